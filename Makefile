@@ -1,0 +1,67 @@
+# Everything a fresh machine needs is python3 (3.11 to 3.13) with pip and venv, make, and a package registry.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+SWEEP ?= --algo-and-network-config ppo_mlp --env-config gymnax.cartpole \
+	--num-samples 64 --run-length-modifier 50000 --output-root results/sweep
+TESTS ?=
+LEARN ?=
+PEER_VENV ?= .venv-rejax
+BENCH ?= --peer-python $(PEER_VENV)/bin/python
+
+CORE := $(VENV)/.installed-core
+DEV := $(VENV)/.installed-dev
+PEER := $(PEER_VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv sweep test lint format learn bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) JOBS=$(JOBS), and arguments in SWEEP, TESTS, LEARN, BENCH"
+
+venv: $(DEV) ## create .venv with everything for development
+
+sweep: $(CORE) ## train 64 mixed configurations of CartPole; prints a table and the path of a picture
+	$(BIN)/hyperlax sweep-hp-samples $(SWEEP)
+
+test: $(DEV) ## run the tests (TESTS="-m 'not slow'" for the fast ones, TESTS=tests/cli for a part)
+	$(BIN)/python -m pytest -n $(JOBS) $(TESTS)
+
+lint: $(DEV) ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV) ## format the code and sort its imports
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+learn: $(DEV) ## train the tuned defaults on fresh seeds and compare with the published returns
+	$(BIN)/python benchmarks/learn.py $(LEARN)
+
+bench: $(DEV) $(PEER) ## measure speed against rejax, which gets an environment of its own
+	$(BIN)/python benchmarks/speed.py $(BENCH)
+
+clean: ## remove environments, caches and builds; results stay
+	rm -rf $(VENV) $(PEER_VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps depend on pyproject.toml, so that a second call does nothing and a new dependency is installed.
+$(CORE): pyproject.toml envs/install.py
+	$(PYTHON) envs/install.py $(VENV) -e .
+	@touch $@
+
+$(DEV): pyproject.toml envs/install.py
+	$(PYTHON) envs/install.py $(VENV) -e '.[dev]'
+	@touch $(CORE) $@
+
+# The same JAX on both sides, so that what is compared is the libraries.
+$(PEER): $(DEV) Makefile
+	$(PYTHON) envs/install.py $(PEER_VENV) rejax==0.1.3 gymnax==0.0.9 six \
+		"jax==$$($(BIN)/python -c 'import importlib.metadata as m; print(m.version("jax"))')"
+	@touch $@

@@ -1,0 +1,56 @@
+"""Running mean and variance of observations, and the scale of rewards."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class RunningStatistics(NamedTuple):
+    """Count, mean and sum of squared deviations, merged batch by batch (Chan et al., 1983).
+
+    Attributes:
+        count: float32 scalar.
+        mean: ``(features,)``.
+        squares: ``(features,)``, sum of squared deviations from the mean.
+    """
+
+    count: jax.Array
+    mean: jax.Array
+    squares: jax.Array
+
+    @classmethod
+    def empty(cls, num_features: int) -> RunningStatistics:
+        """Returns statistics of nothing, which normalise by the identity."""
+        return cls(jnp.zeros(()), jnp.zeros(num_features), jnp.zeros(num_features))
+
+    def merge(self, batch: jax.Array, valid: jax.Array) -> RunningStatistics:
+        """Returns the statistics with the valid rows of ``batch`` added.
+
+        Args:
+            batch: ``(rows, features)``.
+            valid: ``(rows,)`` bool; other rows do not count, and may be none.
+        """
+        weight = valid.astype(batch.dtype)[:, None]
+        rows = weight.sum()
+        mean = jnp.where(valid[:, None], batch, 0).sum(0) / jnp.maximum(rows, 1.0)
+        squares = (weight * (jnp.where(valid[:, None], batch, 0) - mean) ** 2).sum(0)
+        total = jnp.maximum(self.count + rows, 1.0)
+        delta = mean - self.mean
+        return RunningStatistics(
+            self.count + rows,
+            self.mean + delta * rows / total,
+            self.squares + squares + delta**2 * self.count * rows / total,
+        )
+
+    def deviation(self) -> jax.Array:
+        """Returns the standard deviation, ``(features,)``; 1 before there are any data."""
+        variance = jnp.where(self.count > 0, self.squares / jnp.maximum(self.count, 1.0), 1.0)
+        return jnp.sqrt(variance + 1e-8)
+
+
+def normalize(x: jax.Array, mean: jax.Array, deviation: jax.Array, limit: float = 10.0) -> jax.Array:
+    """Returns columns ``(features, batch)`` less their mean, over their deviation, clipped to ``±limit``."""
+    return jnp.clip((x - mean[:, None]) / deviation[:, None], -limit, limit)

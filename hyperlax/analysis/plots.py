@@ -1,0 +1,192 @@
+"""One picture of a sweep: how every sample learnt, how good they ended, and what mattered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hyperlax.analysis.tables import important_hyperparameters, is_numeric, label_of, short
+from hyperlax.errors import UserError
+from hyperlax.results import STATUSES, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_HYPERPARAMETERS = 4
+_FEW_VALUES = 5  # a number with no more values than this is drawn in columns, as a category is
+# Okabe and Ito's colours, told apart by colour-blind readers; each status has its own
+# marker and lightness too, so that a black and white print says the same.
+_BEST = "#0072B2"
+_OTHERS = "#9a9a9a"
+_STATUS_STYLE: Any = {
+    "COMPLETED": ("o", "#0072B2"),
+    "PRUNED": ("v", "#E69F00"),
+    "TIMED_OUT": ("s", "#56B4E9"),
+    "DIVERGED": ("X", "#D55E00"),
+    "FAILED": ("P", "#000000"),
+    "UNFINISHED": ("d", "#999999"),
+}
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+}
+
+
+def plot_sweep(run: Run, path: str | Path) -> Path:
+    """Draws a run as a PNG, with every number in it in a CSV beside it; returns the PNG's path.
+
+    Above left: learning curves, mean over seeds, the best sample's with a band of one
+    standard deviation over seeds. Above right: the final returns of all samples, sorted.
+    Below: final return against the hyperparameters that matter most by themselves (see
+    `important_hyperparameters`). The CSV has columns ``panel``, ``sample_id``, ``x``,
+    ``y``, ``spread``, ``status``.
+
+    Raises:
+        UserError: nothing has been evaluated yet, or the file cannot be written.
+    """
+    path = Path(path).with_suffix(".png")
+    if run.summary["final_return"].notna().sum() == 0:
+        raise UserError(f"'{run.path}': nothing to plot, no sample of this run has been evaluated yet")
+    chosen = important_hyperparameters(run.summary, run.hyperparameters)[:_HYPERPARAMETERS]
+    numbers = _numbers(run, [name for name, _ in chosen])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        numbers.to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
+        _draw(run, numbers, chosen, path)
+    except OSError as error:
+        raise UserError(f"'{path}': cannot write the plot there: {error.strerror}") from None
+    return path
+
+
+def _numbers(run: Run, names: list[str]) -> pd.DataFrame:
+    """Returns everything that is drawn: one row a point."""
+    finite = run.evaluations[run.evaluations["mean_return"].notna()]
+    grouped = finite.groupby(["sample_id", "grid_step"])["mean_return"]
+    curves = grouped.agg(y="mean", spread="std").reset_index().rename(columns={"grid_step": "x"})
+    tables = [curves.assign(panel="learning curve")]
+    summary = run.summary.rename(columns={"final_return": "y", "final_return_std": "spread"})
+    ranked = summary[["sample_id", "y", "spread", "status"]]
+    tables.append(ranked.assign(panel="final return", x=np.arange(1, len(ranked) + 1)))
+    tables += [ranked.assign(panel=name, x=summary[name]) for name in names]
+    table = pd.concat([part.astype({"x": object}) for part in tables], ignore_index=True)
+    return table[["panel", "sample_id", "x", "y", "spread", "status"]]
+
+
+def _draw(run: Run, numbers: pd.DataFrame, chosen: list[tuple[str, float]], path: Path) -> None:
+    import matplotlib
+
+    # The figure is made without pyplot, so an embedding program's own backend stays as it is.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(10, 6.4 if chosen else 4), layout="constrained")
+        FigureCanvasAgg(figure)
+        rows: Any = figure.subfigures(2, 1, height_ratios=[1.25, 1]) if chosen else [figure]
+        left, right = rows[0].subplots(1, 2, width_ratios=[1.35, 1])
+        _draw_curves(left, numbers, run)
+        _draw_ranking(right, numbers[numbers["panel"] == "final return"])
+        if chosen:
+            lower = list(rows[1].subplots(1, len(chosen), sharey=True, squeeze=False)[0])
+            lower[0].set_ylabel("final return")
+            for axes, (name, importance) in zip(lower, chosen, strict=True):
+                _draw_hyperparameter(axes, numbers[numbers["panel"] == name], name, importance)
+        figure.suptitle(_title(run), x=0.01, ha="left", fontsize=10)
+        figure.savefig(path, dpi=160)
+
+
+def _draw_curves(axes: Axes, numbers: pd.DataFrame, run: Run) -> None:
+    curves = numbers[numbers["panel"] == "learning curve"]
+    best = run.summary["sample_id"].iloc[0]
+    for sample_id, curve in curves.groupby("sample_id"):
+        x, y = curve["x"].astype(float), curve["y"]
+        if sample_id == best:
+            spread = curve["spread"].fillna(0)
+            axes.fill_between(x, y - spread, y + spread, color=_BEST, alpha=0.2, linewidth=0, zorder=3)
+            axes.plot(x, y, color=_BEST, linewidth=2, marker="o", markersize=3, zorder=4)
+        else:
+            marker = "." if len(curve) == 1 else ""  # one evaluation draws no line
+            axes.plot(x, y, color=_OTHERS, linewidth=0.7, alpha=0.6, marker=marker, zorder=2)
+    # In the title and not in a legend, which would hide curves wherever it stood.
+    title = f"Learning curves, mean over seeds; thick: best, sample {best} ± std"
+    axes.set(xlabel="environment steps", ylabel="mean evaluation return", title=title)
+    axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
+
+
+def _draw_ranking(axes: Axes, ranked: pd.DataFrame) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    valid = ranked[ranked["y"].notna()]
+    axes.errorbar(
+        valid["x"].astype(float), valid["y"], yerr=valid["spread"].fillna(0), fmt="none", ecolor="#bbbbbb", zorder=1
+    )
+    for status in _in_order(ranked):
+        points = valid[valid["status"] == status]
+        marker, colour = _STATUS_STYLE.get(status, ("o", "black"))
+        count = int((ranked["status"] == status).sum())
+        label = f"{status.lower().replace('_', ' ')} ({count})"
+        axes.scatter(points["x"].astype(float), points["y"], s=22, marker=marker, color=colour, label=label, zorder=3)
+    absent = len(ranked) - len(valid)
+    title = "Final returns, sorted" + (f" ({absent} without any)" if absent else "")
+    axes.set(xlabel="rank", ylabel="final return", title=title, xlim=(0.5, max(len(valid), 1) + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, loc="best", handletextpad=0.1)
+
+
+def _draw_hyperparameter(axes: Axes, points: pd.DataFrame, name: str, importance: float) -> None:
+    points = points[points["y"].notna()]
+    values = points["x"].infer_objects()
+    if is_numeric(values) and values.nunique() > _FEW_VALUES:
+        axes.scatter(values, points["y"], **_point_style(points))
+        if values.min() > 0 and values.max() / values.min() >= 30:
+            axes.set_xscale("log")
+    else:
+        _draw_strip(axes, points, values)
+    axes.set_xlabel(label_of(name))
+    axes.set_title(f"importance {importance:.2f}", fontsize=8, color="#555555")
+
+
+def _draw_strip(axes: Axes, points: pd.DataFrame, values: pd.Series) -> None:
+    """Draws one column of points a value, spread sideways so that they do not hide each other."""
+    order = sorted(values.unique()) if is_numeric(values) else sorted(values.astype(str).unique(), key=_natural)
+    keys = values if is_numeric(values) else values.astype(str)
+    positions = keys.map({value: place for place, value in enumerate(order)}).to_numpy(float)
+    within = points.groupby(keys).cumcount().to_numpy()
+    aside = (within * 0.618 % 1 - 0.5) * 0.5  # golden ratio: even, and the same every time
+    axes.scatter(positions + aside, points["y"], **_point_style(points))
+    for place in range(len(order)):
+        median = float(np.median(points["y"].to_numpy()[positions == place]))
+        axes.plot([place - 0.32, place + 0.32], [median, median], color="black", linewidth=1.5, zorder=4)
+    labels = [short(value) for value in order]
+    axes.set_xticks(range(len(order)), labels, rotation=20 if sum(map(len, labels)) > 24 else 0)
+    axes.set_xlim(-0.6, len(order) - 0.4)
+    axes.grid(visible=False, axis="x")
+
+
+def _natural(text: str) -> tuple[list[float], str]:
+    """Sorts ``[32, 32]`` before ``[128, 128]``."""
+    digits = "".join(character if character.isdigit() or character == "." else " " for character in text)
+    return [float(word) for word in digits.split() if word.strip(".")], text
+
+
+def _point_style(points: pd.DataFrame) -> dict[str, Any]:
+    best = np.arange(len(points)) == 0  # the summary's order: best first
+    return {"s": np.where(best, 44, 16), "color": np.where(best, _BEST, "#666666"), "linewidths": 0, "zorder": 3}
+
+
+def _in_order(ranked: pd.DataFrame) -> list[str]:
+    present = set(ranked["status"])
+    return [status for status in (*STATUSES, "UNFINISHED") if status in present]
+
+
+def _title(run: Run) -> str:
+    known = [str(run.info[key]) for key in ("recipe", "environment") if key in run.info]
+    samples, seeds = len(run.summary), int(run.summary["seeds"].max())
+    counted = f"{samples} sample{'s' * (samples != 1)} x {seeds} seed{'s' * (seeds != 1)}"
+    return ", ".join([*known, counted]) + ("" if run.info.get("state") == "finished" else f" ({run.info.get('state')})")

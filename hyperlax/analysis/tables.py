@@ -1,0 +1,97 @@
+"""Tables of a run's best samples, for a terminal or a log."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from hyperlax.results import Run
+
+_MOST_HYPERPARAMETERS = 4
+
+
+def top_table(run: Run, k: int = 10, hyperparameters: int = _MOST_HYPERPARAMETERS) -> Table:
+    """Returns the best samples of a run as a rich table, best final return first.
+
+    Args:
+        k: at most so many rows.
+        hyperparameters: at most so many of them, the most important first; those that are
+            the same in every sample tell nothing and are left out.
+    """
+    names = [name for name, _ in important_hyperparameters(run.summary, run.hyperparameters)][:hyperparameters]
+    title = f"Best {min(k, len(run.summary))} of {len(run.summary)} samples"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in ("rank", "sample", "final return", "peak", "status"):
+        table.add_column(header, justify="left" if header == "status" else "right", no_wrap=True)
+    if names:
+        # One column that wraps: a column each would be unreadable on a narrow terminal.
+        table.add_column("hyperparameters, most important first")
+    for rank, row in enumerate(run.summary.head(k).to_dict("records"), start=1):
+        cells = [str(rank), str(row["sample_id"]), _with_spread(row), short(row["peak_return"]), row["status"]]
+        values = ", ".join(f"{label_of(name)} {short(row[name])}" for name in names)
+        table.add_row(*cells, *([Text(values)] if names else []))
+    return table
+
+
+def important_hyperparameters(summary: pd.DataFrame, names: list[str]) -> list[tuple[str, float]]:
+    """Returns the hyperparameters that vary, the most important first, each with its importance.
+
+    The importance of a numeric one is the absolute Spearman rank correlation with the final
+    return; of a categorical one, the square root of the part of the rank variance that lies
+    between its categories, less what chance would put there (Kelley's epsilon squared). Both
+    are in [0, 1] and neither sees interactions; both are 0 where too few samples have a return.
+    """
+    valid = summary[summary["final_return"].notna()]
+    found = []
+    for name in names:
+        varies = summary[name].astype(str).nunique() > 1
+        if not varies:
+            continue
+        column = valid[name]
+        measure = _rank_correlation if is_numeric(column) else _between_categories
+        found.append((name, measure(column, valid["final_return"]) if len(valid) > 2 else 0.0))
+    return sorted(found, key=lambda pair: -pair[1])
+
+
+def is_numeric(column: pd.Series) -> bool:
+    """Tells whether values have an order and distances; True and False do not."""
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def short(value: Any) -> str:
+    """Returns a value for a narrow column: numbers to four digits, nothing for NaN."""
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.4g}"
+    return str(value)
+
+
+def label_of(name: str) -> str:
+    """Returns a hyperparameter's name as people write it: ``actor_network.layer_sizes`` is "actor layer sizes"."""
+    return name.replace("_network.", " ").replace(".", " ").replace("_", " ")
+
+
+def _with_spread(row: dict[str, Any]) -> str:
+    spread = row["final_return_std"]
+    return short(row["final_return"]) + ("" if math.isnan(spread) else f" ± {spread:.2g}")
+
+
+def _rank_correlation(values: pd.Series, returns: pd.Series) -> float:
+    if values.nunique() < 2 or returns.nunique() < 2:
+        return 0.0
+    return abs(float(values.rank().corr(returns.rank())))
+
+
+def _between_categories(values: pd.Series, returns: pd.Series) -> float:
+    ranks, categories = returns.rank(), values.astype(str)
+    count, groups = len(ranks), categories.nunique()
+    total = float(((ranks - ranks.mean()) ** 2).sum())
+    if groups < 2 or count <= groups or total == 0:
+        return 0.0
+    within = float(((ranks - ranks.groupby(categories).transform("mean")) ** 2).sum())
+    explained = 1 - (within / (count - groups)) / (total / (count - 1))
+    return math.sqrt(max(0.0, explained))

@@ -1,0 +1,83 @@
+"""The command line: ``hyperlax COMMAND …`` or ``python -m hyperlax COMMAND …``.
+
+A command parses, calls the library and prints. Bad input ends in one line on stderr and exit code 2,
+an interrupt in 130; a traceback is a bug of hyperlax. Nothing here imports JAX before a command runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from hyperlax import __version__
+from hyperlax.cli import arguments, catalogue, samples, train
+from hyperlax.errors import UserError
+
+USER_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+# Typer took click into itself at some point; by this road the class is found in either case.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="hyperlax",
+    help="Train many reinforcement-learning configurations in one compiled program.",
+    epilog="`hyperlax COMMAND --help` tells the options of a command, their defaults, and an example.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: starts in half the time, and never cuts an option's name short
+    context_settings={"max_content_width": 100},
+)
+app.command("run-single-hp")(train.run_single_hp)
+app.command("sweep-hp-samples")(train.sweep_hp_samples)
+app.command("generate-hp-samples")(samples.generate_hp_samples)
+app.command("list")(catalogue.list_names)
+app.command("show")(catalogue.show)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hyperlax {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Holds the options that stand before a command."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code.
+
+    Args:
+        argv: the arguments without the program's name; ``sys.argv[1:]`` by default.
+
+    Returns:
+        0 on success, 2 on bad input (after one line on stderr), 130 when interrupted.
+    """
+    command: Any = typer.main.get_command(app)
+    args: list[str] = []
+    try:
+        args = arguments.normalise(command, sys.argv[1:] if argv is None else argv)
+        # Outside of its standalone mode Typer returns exit codes and raises errors, for us to print.
+        code = command.main(args=args, prog_name="hyperlax", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except UserError as error:
+        return _refuse(str(error))
+    except UsageError as error:
+        return _refuse(arguments.usage_message(error, args))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _refuse(message: str) -> int:
+    """Prints one line and returns the exit code of bad input."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return USER_ERROR

@@ -1,0 +1,179 @@
+"""The commands that train: one configuration, or a sweep over many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hyperlax.cli import options
+from hyperlax.errors import unknown
+
+EXPERIMENT_TYPES = ("independent_samples",)
+
+
+def run_single_hp(
+    recipe: options.Recipe,
+    env: options.Environment,
+    set_: options.Overrides = None,
+    run_length: options.RunLength = "default",
+    seed: options.Seed = 42,
+    num_seeds: options.NumSeeds = None,
+    num_evaluations: options.NumEvaluations = None,
+    num_eval_episodes: options.NumEvalEpisodes = None,
+    batch_size: options.BatchSize = "auto",
+    output_root: options.OutputRoot = Path("results"),
+    log_level: options.LogLevel = "WARNING",
+    save_logs: options.SaveLogs = False,
+) -> None:
+    """Train one configuration.
+
+    It has the recipe's defaults, as tuned for the environment where they are, and what --set says.
+
+    \b
+    Example:
+      hyperlax run-single-hp --algo-and-network-config ppo_mlp --env-config gymnax.pendulum \\
+          --run-length-modifier quick --set gamma=0.95 actor_lr=1e-3
+    """
+    request = {
+        "samples": [{}],  # one sample that says nothing: the defaults, with the overrides
+        "overrides": options.overrides(set_),
+        "seed": seed,
+        "run_length": options.run_length(run_length),
+        "num_seeds": num_seeds,
+        "num_evaluations": num_evaluations,
+        "num_eval_episodes": num_eval_episodes,
+        "hparam_batch_size": options.batch_size(batch_size),
+        "output_root": output_root,
+        "plot": False,
+    }
+    options.configure_logging(log_level, options.log_file(output_root, "run-single-hp") if save_logs else None)
+    _train(recipe, env, request)
+
+
+def sweep_hp_samples(
+    recipe: options.Recipe,
+    env: options.Environment,
+    set_: options.Overrides = None,
+    num_samples: options.NumSamples = None,
+    sampling_method: options.SamplingMethod = "qmc_sobol",
+    samples_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--samples-file",
+            "--load-hyperparams",
+            metavar="FILE",
+            help="Train the configurations of this CSV or JSON file instead of drawing any: one written by "
+            "generate-hp-samples, the samples.csv of a run, or a published summary.",
+        ),
+    ] = None,
+    experiment_type: Annotated[
+        str,
+        typer.Option("--experiment-type", metavar="TYPE", help="Only independent_samples so far."),
+    ] = "independent_samples",
+    run_length: options.RunLength = "default",
+    seed: options.Seed = 42,
+    num_seeds: options.NumSeeds = None,
+    num_evaluations: options.NumEvaluations = None,
+    num_eval_episodes: options.NumEvalEpisodes = None,
+    batch_size: options.BatchSize = "auto",
+    sequential: Annotated[
+        bool,
+        typer.Option(
+            "--sequential/--no-sequential",
+            show_default=False,
+            help="Train the samples one after the other, each in its own exact shape; for comparison.",
+        ),
+    ] = False,
+    group_by_structure: Annotated[
+        bool,
+        typer.Option(
+            "--group-by-structural-hparams/--no-group-by-structural-hparams",
+            show_default=False,
+            help="One program for each distinct structure instead of mixed batches; for comparison.",
+        ),
+    ] = False,
+    num_devices: Annotated[
+        int | None,
+        typer.Option(
+            "--num-devices",
+            min=1,
+            metavar="N",
+            help="Devices to use: GPUs, or cores of the CPU. All of them if this option is not given; "
+            "results do not depend on it.",
+        ),
+    ] = None,
+    memory_limit: Annotated[
+        float | None,
+        typer.Option(
+            "--memory-limit-gib",
+            metavar="GIB",
+            help="Memory that the plan may use, in GiB. What the machine has free if this option is not given.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run/--no-dry-run",
+            show_default=False,
+            help="Print the plan (programs, lanes, padding, memory, time) and stop before anything is compiled.",
+        ),
+    ] = False,
+    output_root: options.OutputRoot = Path("results"),
+    plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw a picture of the sweep.")] = True,
+    log_level: options.LogLevel = "WARNING",
+    save_logs: options.SaveLogs = False,
+) -> None:
+    """Train many configurations, drawn or from a file.
+
+    Configurations of different structure (network sizes, rollout lengths, numbers of environments, …)
+    share a compiled program, and each ends as it would alone.
+
+    \b
+    Example:
+      hyperlax sweep-hp-samples --algo-and-network-config ppo_mlp --env-config gymnax.cartpole \\
+          --num-samples 64 --run-length-modifier quick
+    """
+    if experiment_type not in EXPERIMENT_TYPES:
+        raise unknown("--experiment-type", experiment_type, EXPERIMENT_TYPES)
+    if samples_file is None:
+        num_samples = options.number_of_samples(num_samples, sampling_method)
+    request = {
+        "num_samples": num_samples,
+        "samples": samples_file,
+        "overrides": options.overrides(set_),
+        "sampling_method": sampling_method,
+        "seed": seed,
+        "run_length": options.run_length(run_length),
+        "num_seeds": num_seeds,
+        "num_evaluations": num_evaluations,
+        "num_eval_episodes": num_eval_episodes,
+        "hparam_batch_size": options.batch_size(batch_size),
+        "sequential": sequential,
+        "group_by_structure": group_by_structure,
+        "num_devices": num_devices,
+        "memory_limit_gib": options.positive("--memory-limit-gib", memory_limit),
+        "output_root": output_root,
+        "dry_run": dry_run,
+        "plot": plot,
+    }
+    keep_log = save_logs and not dry_run
+    options.configure_logging(log_level, options.log_file(output_root, "sweep-hp-samples") if keep_log else None)
+    _train(recipe, env, request)
+
+
+def _train(recipe: str, env: str, request: dict[str, Any]) -> None:
+    """Calls the library and prints what it returns: a plan, or a table with the places of the results."""
+    from hyperlax.api import sweep
+
+    result: Any = sweep(recipe, env, **request)
+    if request.get("dry_run"):
+        typer.echo(result.describe())
+        return
+    from hyperlax.analysis.tables import top_table
+
+    typer.echo(top_table(result))
+    typer.echo(f"\nresults  {result.path}")
+    for picture in sorted(Path(result.path).rglob("*.png")):
+        typer.echo(f"picture  {picture}")

@@ -1,0 +1,64 @@
+"""Which devices lanes are spread over, and the compilation cache: set up once, before JAX starts."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from hyperlax.errors import UserError
+
+AXIS = "devices"
+
+
+def configure(cache: bool = True) -> None:
+    """Makes every CPU core a device and keeps compiled programs between processes.
+
+    Settings that the user has made (``JAX_NUM_CPU_DEVICES``, ``JAX_COMPILATION_CACHE_DIR``, a
+    backend that is already running) are left alone.
+    """
+    if "JAX_NUM_CPU_DEVICES" not in os.environ and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        try:
+            jax.config.update("jax_num_cpu_devices", num_cores())
+        except RuntimeError:
+            pass  # the user's program has already used JAX: its devices are what there is
+    if cache and jax.config.jax_compilation_cache_dir is None:
+        directory = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hyperlax" / "xla"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            warnings.warn(f"no compilation cache: cannot write {directory} ({error})", stacklevel=2)
+            return
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def num_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def local_mesh(num_devices: int | None = None) -> Mesh:
+    """Returns a mesh of the first local devices, all of them by default.
+
+    Raises:
+        UserError: fewer devices exist than asked for.
+    """
+    devices = jax.local_devices()
+    if num_devices is not None:
+        if not 1 <= num_devices <= len(devices):
+            raise UserError(f"num_devices {num_devices}: this machine has 1 … {len(devices)} ({devices[0].platform})")
+        devices = devices[:num_devices]
+    return jax.make_mesh((len(devices),), (AXIS,), devices=devices)
+
+
+def available_memory(mesh: Mesh) -> int:
+    """Returns the bytes that lanes may use on all devices of the mesh together."""
+    device = mesh.devices.flat[0]
+    if device.platform == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    stats = [d.memory_stats() or {} for d in mesh.devices.flat]
+    return sum(s.get("bytes_limit", 0) - s.get("bytes_in_use", 0) for s in stats)

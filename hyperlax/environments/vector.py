@@ -1,0 +1,103 @@
+"""Many copies of an environment in step, reset where an episode ended, the final observation kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hyperlax.environments.protocol import Environment, Transition
+
+
+def reset(env: Environment, key: jax.Array, num_envs: int) -> tuple[Any, jax.Array]:
+    """Returns states and observations ``(num_envs, …)`` of new episodes.
+
+    Copy ``i`` depends on ``key`` and ``i`` only, so the first copies are the same whatever ``num_envs``.
+    """
+    return jax.vmap(env.reset)(jax.random.split(key, num_envs))
+
+
+class Draws(NamedTuple):
+    """What a number of steps needs of randomness, drawn ahead in one go; leaves ``(steps, num_envs, …)``.
+
+    Attributes:
+        step_keys: one a step.
+        reset_keys: one for the reset that may follow a step.
+        episodes: states and observations of those resets if they are cheap, else None.
+    """
+
+    step_keys: jax.Array
+    reset_keys: jax.Array
+    episodes: Any
+
+
+def draw(env: Environment, key: jax.Array, num_steps: int, num_envs: int) -> Draws:
+    """Returns the draws for ``num_steps`` steps; entry ``(t, i)`` depends on ``key``, ``t`` and ``i`` only."""
+
+    def keys_at(t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        keys = jax.random.split(jax.random.fold_in(key, t), (num_envs, 2))
+        return keys[:, 0], keys[:, 1]
+
+    step_keys, reset_keys = jax.vmap(keys_at)(jnp.arange(num_steps))
+    episodes = jax.vmap(jax.vmap(env.reset))(reset_keys) if _resets_cheaply(env) else None
+    return Draws(step_keys, reset_keys, episodes)
+
+
+def _resets_cheaply(env: Environment, most_operations: int = 300, most_numbers: int = 64) -> bool:
+    """Returns whether resetting at every step, needed or not, costs less than asking whether it is needed.
+
+    A classic control task draws a few numbers: a thousand resets at once take as long as ten one by
+    one. A physics engine computes the kinematics of the whole body.
+    """
+    jaxpr, (state, observation) = jax.make_jaxpr(env.reset, return_shape=True)(jax.random.key(0))
+    numbers = sum(math.prod(x.shape) for x in jax.tree.leaves((state, observation)))
+    return numbers <= most_numbers and _count_operations(jaxpr.jaxpr) <= most_operations
+
+
+def _count_operations(jaxpr: Any) -> int:
+    inner = [p for eqn in jaxpr.eqns for p in jax.tree.leaves(list(eqn.params.values())) if hasattr(p, "jaxpr")]
+    return len(jaxpr.eqns) + sum(_count_operations(p.jaxpr) for p in inner)
+
+
+def step(
+    env: Environment,
+    draws: Draws,
+    states: Any,
+    actions: jax.Array,
+    valid: jax.Array,
+    any_lane: Callable[[jax.Array], jax.Array] = lambda flag: flag,
+) -> tuple[Any, jax.Array, Transition]:
+    """Steps every copy and starts a new episode where one ended.
+
+    Args:
+        env: the single environment.
+        draws: of this step, leaves ``(num_envs, …)``.
+        states: ``(num_envs, …)``.
+        actions: ``(num_envs, …)``.
+        valid: ``(num_envs,)`` bool; padded copies may go without a reset.
+        any_lane: whether a flag is true in any lane of a vmapped program: costly resets are computed
+            only in steps in which some episode ended.
+
+    Returns:
+        The next states, their observations (of the new episode where one began), and the
+        transitions, whose observation is the final one where an episode ended.
+    """
+    next_states, transition = jax.vmap(env.step)(draws.step_keys, states, actions)
+    done = transition.terminated | transition.truncated
+    ongoing = (next_states, transition.observation)
+
+    def restart() -> tuple[Any, jax.Array]:
+        def choose(new: jax.Array, old: jax.Array) -> jax.Array:
+            return jnp.where(done.reshape(done.shape + (1,) * (new.ndim - 1)), new, old)
+
+        fresh = draws.episodes if draws.episodes is not None else jax.vmap(env.reset)(draws.reset_keys)
+        return jax.tree.map(choose, fresh, ongoing)
+
+    if draws.episodes is not None:
+        states, observations = restart()
+    else:
+        states, observations = jax.lax.cond(any_lane((done & valid).any()), restart, lambda: ongoing)
+    return states, observations, transition

@@ -1,0 +1,33 @@
+"""The one exception that reaches a user as a single line and exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input: what was received, what is accepted. Never a bug of ours.
+
+    The command line prints the message as one line and exits with code 2.
+    """
+
+
+def unknown(kind: str, value: object, accepted: Iterable[str], hint: str = "") -> UserError:
+    """Returns the error for a name that is not known, with the nearest accepted names.
+
+    Args:
+        kind: what was being named, for example ``"environment"``.
+        value: the name received.
+        accepted: every accepted name.
+        hint: appended to the message, for example where to list the names.
+    """
+    names = sorted(accepted)
+    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
+    if near:
+        tail = f"did you mean {' or '.join(near)}?"
+    elif len(names) <= 12:
+        tail = f"accepted: {', '.join(names)}"
+    else:
+        tail = f"there are {len(names)} of them"
+    return UserError(f"unknown {kind} '{value}': {tail}{' ' + hint if hint else ''}")

@@ -1,0 +1,128 @@
+"""How bytes reach the disk: whole files replaced at once, tables only ever appended to.
+
+Killed at any instant, a file of the first kind is the old one or the new one, and a table
+of the second kind is whole but for, at most, one torn last line, which readers leave out.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replaces a file by a new content, in one step for every reader."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), 0o666 & ~_umask())  # mkstemp's 0600 would hide results from colleagues
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class AppendTable:
+    """A CSV file to which complete lines are appended, one system call a batch of rows.
+
+    Args:
+        path: made with a header when new. When it exists (a resumed run) its header
+            decides the columns, and a torn last line is cut off first, so that new rows do
+            not continue it.
+        columns: in order; None takes those of the first row appended.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        whole = _whole_lines(path.read_bytes())
+        os.ftruncate(self._file, len(whole))
+        self.columns: list[str] | None = None
+        if whole:
+            self.columns = next(csv.reader([whole.split(b"\n", 1)[0].decode()]))
+        elif columns is not None:
+            self._start(columns)
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Appends rows; a key that is not a column is an error, a column without a key stays empty."""
+        rows = list(rows)
+        if not rows:
+            return
+        if self.columns is None:
+            self._start(list(rows[0]))
+        assert self.columns is not None
+        for row in rows:
+            foreign = row.keys() - set(self.columns)
+            if foreign:
+                raise KeyError(f"no column for {sorted(foreign)}; the columns are {self.columns}")
+        self._write([[row.get(column) for column in self.columns] for row in rows])
+
+    def close(self) -> None:
+        """Closes the file; harmless when done twice."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _start(self, columns: Sequence[str]) -> None:
+        self.columns = list(columns)
+        self._write([self.columns])
+
+    def _write(self, rows: list[list[Any]]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([[as_cell(value) for value in row] for row in rows])
+        data = memoryview(text.getvalue().encode())
+        while data:  # one pass, unless the disk takes only a part
+            data = data[os.write(self._file, data) :]
+
+
+def as_cell(value: Any) -> Any:
+    """Returns a value as a CSV cell: sequences as ``[64, 64]``, floats unrounded, no line breaks.
+
+    A line break inside a quoted cell would make "a complete line" mean nothing.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, np.generic):
+        narrow = isinstance(value, np.floating) and not isinstance(value, np.float64)
+        # The shortest text that reads back as the same float32; its float64 digits are noise.
+        value = float(str(value)) if narrow else value.item()
+    if isinstance(value, np.ndarray | tuple):
+        value = list(value)
+    if isinstance(value, list | dict):
+        return str(value)
+    return " ".join(value.split()) if isinstance(value, str) else value
+
+
+def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Reads a table that may still be written to; a torn last line is left out.
+
+    Args:
+        columns: those of the empty frame returned when there is no such file yet.
+    """
+    try:
+        whole = _whole_lines(path.read_bytes())
+    except FileNotFoundError:
+        whole = b""
+    if not whole:
+        return pd.DataFrame(columns=list(columns))
+    return pd.read_csv(io.BytesIO(whole))
+
+
+def _whole_lines(content: bytes) -> bytes:
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,63 @@
+"""Hyperparameters, what they are drawn from, how they are drawn, and the files samples are kept in."""
+
+from hyperlax.spaces.distributions import Categorical, Distribution, Fixed, Integer, LogUniform, Uniform
+from hyperlax.spaces.files import (
+    RESULT_COLUMNS,
+    SAMPLE_ID,
+    Sample,
+    canonical_name,
+    published_header,
+    read_samples,
+    write_samples,
+)
+from hyperlax.spaces.hyperparameters import (
+    Check,
+    Declaration,
+    at_least,
+    declarations,
+    each,
+    flatten,
+    fraction,
+    hyperparameter,
+    nested,
+    non_negative,
+    one_of,
+    positive,
+    replace,
+    space,
+)
+from hyperlax.spaces.samplers import MAX_SAMPLES, SAMPLERS, Sampler, draw
+
+__all__ = [
+    "MAX_SAMPLES",
+    "RESULT_COLUMNS",
+    "SAMPLERS",
+    "SAMPLE_ID",
+    "Categorical",
+    "Check",
+    "Declaration",
+    "Distribution",
+    "Fixed",
+    "Integer",
+    "LogUniform",
+    "Sample",
+    "Sampler",
+    "Uniform",
+    "at_least",
+    "canonical_name",
+    "declarations",
+    "draw",
+    "each",
+    "flatten",
+    "fraction",
+    "hyperparameter",
+    "nested",
+    "non_negative",
+    "one_of",
+    "positive",
+    "published_header",
+    "read_samples",
+    "replace",
+    "space",
+    "write_samples",
+]

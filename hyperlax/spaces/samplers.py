@@ -1,0 +1,161 @@
+"""Drawing samples from a space: points of the unit cube, one dimension a hyperparameter, mapped by its distribution.
+
+Dimension *i* is the *i*-th hyperparameter of the space that is not fixed, so the order of the space matters.
+With Sobol, Halton and random points the first *n* samples are the same however many are drawn.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperlax.errors import UserError, unknown
+from hyperlax.spaces.distributions import Categorical, Distribution, Fixed
+from hyperlax.spaces.files import Sample
+
+MAX_SAMPLES = 2**20
+
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A way to draw.
+
+    Attributes:
+        description: one line for the user.
+        function: ``(distributions, number of samples or None, seed)`` to one tuple of values a sample.
+    """
+
+    description: str
+    function: Callable[[Sequence[Distribution], int | None, int], Iterable[Sequence[Any]]]
+
+    def __str__(self) -> str:
+        return self.description
+
+
+def draw(
+    space: Mapping[str, Distribution], num_samples: int | None, method: str = "qmc_sobol", seed: int = 42
+) -> list[Sample]:
+    """Draws samples numbered from 0; the same arguments give the same samples.
+
+    Args:
+        space: distribution by name of hyperparameter; the fixed ones take no dimension.
+        num_samples: how many; None, with ``grid`` and a discrete space, for all of them.
+        method: a name in ``SAMPLERS``.
+        seed: of the scrambling or of the generator; unused by ``grid``.
+
+    Raises:
+        UserError: if the method is unknown, or the number or the seed is not accepted.
+    """
+    if method not in SAMPLERS:
+        raise unknown("sampling method", method, SAMPLERS)
+    if num_samples is None and method != "grid":
+        raise UserError(f"num_samples is not given: {method} accepts 1 … {MAX_SAMPLES}")
+    if num_samples is not None and not (_is_integer(num_samples) and 1 <= num_samples <= MAX_SAMPLES):
+        raise UserError(f"num_samples={num_samples!r}: accepted is 1 … {MAX_SAMPLES}")
+    if not (_is_integer(seed) and seed >= 0):
+        raise UserError(f"seed={seed!r}: accepted is an integer, 0 or more")
+    fixed = {name: distribution.value for name, distribution in space.items() if isinstance(distribution, Fixed)}
+    free = {name: distribution for name, distribution in space.items() if name not in fixed}
+    rows = SAMPLERS[method].function(tuple(free.values()), num_samples and int(num_samples), int(seed))
+    samples = []
+    for sample_id, row in enumerate(rows):
+        drawn = {**fixed, **dict(zip(free, row, strict=True))}
+        samples.append(Sample(sample_id, {name: drawn[name] for name in space}))
+    return samples
+
+
+def _sobol(dimensions: int, num_samples: int, seed: int) -> Points:
+    from scipy.stats import qmc
+
+    # Only powers of two are balanced, and scipy warns about others: draw the next one, keep the first part.
+    points: Points = qmc.Sobol(dimensions, scramble=True, rng=seed).random_base2((num_samples - 1).bit_length())
+    return points[:num_samples]
+
+
+def _halton(dimensions: int, num_samples: int, seed: int) -> Points:
+    from scipy.stats import qmc
+
+    points: Points = qmc.Halton(dimensions, scramble=True, rng=seed).random(num_samples)
+    return points
+
+
+def _latin_hypercube(dimensions: int, num_samples: int, seed: int) -> Points:
+    from scipy.stats import qmc
+
+    points: Points = qmc.LatinHypercube(dimensions, rng=seed).random(num_samples)
+    return points
+
+
+def _random(dimensions: int, num_samples: int, seed: int) -> Points:
+    return np.random.default_rng(seed).random((num_samples, dimensions))
+
+
+def _mapped(
+    points: Callable[[int, int, int], Points],
+) -> Callable[[Sequence[Distribution], int | None, int], list[list[Any]]]:
+    """The sampler that maps points of the unit cube ``(num_samples, dimensions)`` by the distributions."""
+
+    def sample(distributions: Sequence[Distribution], num_samples: int | None, seed: int) -> list[list[Any]]:
+        assert num_samples is not None
+        if not distributions:
+            return [[] for _ in range(num_samples)]
+        # A Latin hypercube may touch 1, which belongs to no distribution's domain.
+        cube = np.minimum(points(len(distributions), num_samples, seed), np.nextafter(1.0, 0.0))
+        return [[d.from_unit(u) for d, u in zip(distributions, row, strict=True)] for row in cube.tolist()]
+
+    return sample
+
+
+def _grid(distributions: Sequence[Distribution], num_samples: int | None, seed: int) -> Iterable[Sequence[Any]]:
+    """The first ``num_samples`` of the Cartesian product, in which the last hyperparameter changes fastest.
+
+    Categoricals give all their choices; real and integer ranges the same number of points each (integers at most all
+    they have), the smallest with which the product reaches ``num_samples``. None takes every value of every one.
+    """
+    del seed
+    points = _grid_points(distributions, num_samples)
+    return itertools.islice(itertools.product(*(d.grid(points) for d in distributions)), num_samples)
+
+
+def _grid_points(distributions: Sequence[Distribution], num_samples: int | None) -> int:
+    """The number of points on each range, see :func:`_grid`."""
+    if num_samples is None:
+        sizes = [d.size for d in distributions if d.size is not None]
+        if len(sizes) < len(distributions):
+            raise UserError("num_samples is not given: grid needs it for a space with continuous hyperparameters")
+        total = math.prod(sizes)
+        if total > MAX_SAMPLES:
+            raise UserError(
+                f"num_samples is not given: the whole grid has {total} points, accepted is 1 … {MAX_SAMPLES}"
+            )
+        return max(sizes, default=1)
+
+    def product(points: int) -> int:
+        return math.prod(
+            len(d.choices) if isinstance(d, Categorical) else min(points, d.size or points) for d in distributions
+        )
+
+    if product(num_samples) < num_samples:
+        raise UserError(f"num_samples={num_samples}: the whole grid has {product(num_samples)} points")
+    return next(points for points in range(1, num_samples + 1) if product(points) >= num_samples)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "qmc_sobol": Sampler("scrambled Sobol points, most even for powers of two", _mapped(_sobol)),
+    "qmc_halton": Sampler("scrambled Halton points, even for any number", _mapped(_halton)),
+    "lhs": Sampler("a Latin hypercube: every hyperparameter evenly, for the number drawn", _mapped(_latin_hypercube)),
+    "random": Sampler("independent random points", _mapped(_random)),
+    "grid": Sampler("every combination of choices and evenly spaced values", _grid),
+}
