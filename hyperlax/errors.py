@@ -23,7 +23,8 @@ def unknown(kind: str, value: object, accepted: Iterable[str], hint: str = "") -
         hint: appended to the message, for example where to list the names.
     """
     names = sorted(accepted)
-    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
+    lowered = {name.lower(): name for name in names}
+    near = [lowered[m] for m in difflib.get_close_matches(str(value).lower(), lowered, n=3, cutoff=0.5)]
     if near:
         tail = f"did you mean {' or '.join(near)}?"
     elif len(names) <= 12:

@@ -29,7 +29,7 @@ from hyperlax.errors import UserError
 from hyperlax.networks.distributions import distribution_for
 from hyperlax.networks.mlp import MLP
 from hyperlax.networks.network import Network
-from hyperlax.networks.padding import Vector
+from hyperlax.networks.padding import Vector, flat, nested_dict
 from hyperlax.spaces.distributions import Categorical, LogUniform, Uniform
 from hyperlax.spaces.hyperparameters import at_least, fraction, hyperparameter, nested, non_negative, positive
 
@@ -67,11 +67,11 @@ class PPO:
         0.5, Uniform(0.1, 1.0), kind="scalar", description="clip of each network's gradient norm", check=positive
     )
     rollout_length: int = hyperparameter(
-        128, Categorical((32, 64, 128)), kind="structural", description="steps per environment and update",
+        128, Categorical((16, 32, 64, 128)), kind="structural", description="steps per environment and update",
         check=at_least(1),
     )  # fmt: skip
     epochs: int = hyperparameter(
-        4, Categorical((1, 4, 10)), kind="structural", description="passes over a rollout", check=at_least(1)
+        4, Categorical((1, 2, 4, 8)), kind="structural", description="passes over a rollout", check=at_least(1)
     )
     num_minibatches: int = hyperparameter(
         4, Categorical((2, 4, 8, 16)), kind="structural", description="minibatches per epoch; must divide the rollout",
@@ -145,12 +145,28 @@ class PPO:
             decay_learning_rates=b(self.decay_learning_rates),
             normalize_observations=b(self.normalize_observations),
             normalize_rewards=b(self.normalize_rewards),
-            num_updates=i(-(-total_timesteps // self.steps_per_update)),
+            num_updates=i(self.num_updates(total_timesteps)),
         )
+
+    def num_updates(self, total_timesteps: int) -> int:
+        """Updates of a run of so many environment steps; the last may overshoot."""
+        return -(-total_timesteps // self.steps_per_update)
+
+    def work(self, shape: PPOShape) -> tuple[Work, Work]:
+        """Returns what one update does in a program of ``shape``: environment steps, gradient evaluations."""
+        chunks = self.num_minibatches * -(-self.minibatch_size // shape.chunk)
+        return Work(self.rollout_length, shape.num_envs), Work(self.epochs * chunks, shape.chunk)
 
     def agent(self, env: Environment, shape: PPOShape) -> PPOAgent:
         """Returns the functions that train lanes of ``shape``, of which this is one."""
         return PPOAgent(env, shape, self)
+
+
+class Work(NamedTuple):
+    """A loop of one update: so many iterations, each over a batch of so many inputs."""
+
+    iterations: int
+    batch: int
 
 
 MAX_CHUNK = 1024
@@ -194,9 +210,42 @@ class PPOShape:
             critic=self.critic.merge(other.critic),
         )
 
-    def with_chunk(self, chunk: int) -> PPOShape:
-        """Returns the shape with another chunk size."""
-        return replace(self, chunk=chunk)
+    def describe(self) -> str:
+        """Returns the shape in a few words."""
+        return (
+            f"{self.num_envs} environments × {self.rollout_length} steps, minibatches of {self.minibatch_sizes[0]} … "
+            f"{self.minibatch_sizes[1]} by {self.chunk}, actor {self.actor.describe()}, critic {self.critic.describe()}"
+        )
+
+    def variants(self) -> list[PPOShape]:
+        """Returns shapes for the same lanes among which the planner may choose: other chunk sizes."""
+        smallest, largest = self.minibatch_sizes
+        sizes = {min(smallest, MAX_CHUNK), min(largest, MAX_CHUNK)}
+        sizes |= {2**k for k in range(1, 11) if smallest <= 2**k <= largest}
+        return [replace(self, chunk=chunk) for chunk in sorted(sizes)]
+
+    def flops(self, num_inputs: int, num_outputs: int) -> tuple[int, int]:
+        """Returns floating-point operations per environment step and per transition of a gradient.
+
+        Backward takes twice forward; in a rollout the critic sees every observation once as well.
+        """
+        forward = self.actor.flops(num_inputs, num_outputs) + self.critic.flops(num_inputs, 1)
+        return forward, 3 * forward
+
+    def memory(self, num_inputs: int, num_outputs: int, state_numbers: int) -> int:
+        """Returns bytes of one lane: state, rollout, and what a gradient evaluation needs.
+
+        Args:
+            num_inputs: features of an observation.
+            num_outputs: outputs of the actor.
+            state_numbers: numbers in the state of one environment.
+        """
+        rows = (self.rollout_length + 1) * self.num_envs
+        rollout = rows * (6 * num_inputs + 4 * num_outputs + 30 + 2 * state_numbers)
+        widths = sum(self.actor.layer_sizes) + sum(self.critic.layer_sizes)
+        activations = 6 * max(self.chunk, min(rows, max(256, self.num_envs))) * (widths + num_inputs + num_outputs)
+        params = 10 * (self.actor.num_params(num_inputs, num_outputs) + self.critic.num_params(num_inputs, 1))
+        return 4 * (rollout + activations + params)
 
 
 class PPOLane(NamedTuple):
@@ -553,16 +602,24 @@ class PPOAgent:
 
     def policy(self, state: PPOState) -> Any:
         """Returns the part of the state that acting needs."""
-        return {"actor": self.vectors["actor"].unpack(state.params["actor"]), "statistics": state.statistics}
+        return {"actor": state.params["actor"], "statistics": state.statistics}
 
     def act(self, policy: Any, lane: PPOLane, observation: jax.Array) -> jax.Array:
         """Returns greedy actions for raw observations ``(batch, features)``, as the environment takes them."""
-        actor = policy["actor"]
+        actor = self.vectors["actor"].unpack(policy["actor"])
         features = self._features(policy["statistics"], lane, observation)
         outputs = self.actor(actor["network"], features, lane.actor)
         return self.distribution.to_environment(self.distribution.mode(outputs, actor["log_std"]))
 
-    def export(self, policy: Any, hyperparams: PPO) -> Any:
-        """Returns one lane's policy cut to its exact size, as :meth:`act` of its own shape takes it."""
-        network = self.actor.export(policy["actor"]["network"], hyperparams.actor_network)
-        return {**policy, "actor": {**policy["actor"], "network": network}}
+    def export(self, policy: Any, hyperparams: PPO) -> dict[str, np.ndarray]:
+        """Returns one lane's policy at its exact size as flat arrays, ``actor/head/bias`` and so on."""
+        actor = self.vectors["actor"].unpack(policy["actor"])
+        exact = {"actor": self.actor.export(actor["network"], hyperparams.actor_network), "log_std": actor["log_std"]}
+        return {**flat(exact), **flat({"statistics": policy["statistics"]._asdict()})}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> Any:
+        """Returns the policy of exported arrays, for an agent of exactly their shape."""
+        tree = nested_dict(arrays)
+        actor = {"network": tree["actor"], "log_std": tree["log_std"]}
+        statistics = RunningStatistics(**{name: jnp.asarray(x) for name, x in tree["statistics"].items()})
+        return {"actor": self.vectors["actor"].pack(actor), "statistics": statistics}

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
 
 from hyperlax.errors import UserError
 
@@ -52,7 +52,7 @@ def local_mesh(num_devices: int | None = None) -> Mesh:
         if not 1 <= num_devices <= len(devices):
             raise UserError(f"num_devices {num_devices}: this machine has 1 … {len(devices)} ({devices[0].platform})")
         devices = devices[:num_devices]
-    return jax.make_mesh((len(devices),), (AXIS,), devices=devices)
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def available_memory(mesh: Mesh) -> int:

@@ -17,6 +17,7 @@ from hyperlax.algorithms.lane import LANES, any_lane, keep, repeat, stream
 from hyperlax.engine.devices import AXIS
 from hyperlax.environments import vector
 from hyperlax.environments.protocol import Environment
+from hyperlax.spaces.hyperparameters import flatten
 
 TRAINING, EVALUATION, PARAMETERS = 0, 1, 2  # purposes of a lane's random numbers
 QUICKLY = {"xla_backend_optimization_level": 0}  # for code that runs once
@@ -218,6 +219,12 @@ class Program:
     def policies(self, lanes: Lanes) -> Any:
         """Returns the policies of all lanes on the host."""
         return jax.device_get(self.agent.policy(lanes.state))
+
+    def export(self, policies: Any, lane: int, task: Task) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Returns one lane's policy as flat arrays at exact size, and the hyperparameters to use it with."""
+        policy = jax.tree.map(lambda leaf: leaf[lane], policies)
+        arrays = self.agent.export(policy, task.hyperparams)
+        return arrays, {"environment": self.env.name, "hyperparameters": flatten(task.hyperparams)}
 
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(AXIS)))

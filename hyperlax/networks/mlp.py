@@ -116,6 +116,11 @@ class MLPShape:
     activations: tuple[str, ...]
     layer_norms: tuple[bool, ...]
 
+    def describe(self) -> str:
+        """Returns the widths, depths and activations in a few words."""
+        depth = "" if self.min_depth == len(self.layer_sizes) else f" from {self.min_depth} layers"
+        return f"{list(self.layer_sizes)}{depth} {'/'.join(self.activations)}"
+
     def merge(self, other: MLPShape) -> MLPShape:
         """Returns the least shape that holds both."""
         depth = max(len(self.layer_sizes), len(other.layer_sizes))

@@ -71,3 +71,24 @@ class Vector:
         starts = [0, *self._ends[:-1]]
         parts = zip(starts, self._ends, self._shapes, strict=True)
         return jax.tree.unflatten(self._structure, [vector[a:b].reshape(shape) for a, b, shape in parts])
+
+
+def flat(tree: Params, prefix: str = "") -> dict[str, np.ndarray]:
+    """Returns nested dicts of arrays as one dict whose keys join theirs by slashes."""
+    out: dict[str, np.ndarray] = {}
+    for name, value in tree.items():
+        path = f"{prefix}{name}"
+        out |= flat(value, f"{path}/") if isinstance(value, Mapping) else {path: np.asarray(value)}
+    return out
+
+
+def nested_dict(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the inverse of :func:`flat`."""
+    tree: dict[str, Any] = {}
+    for path, value in arrays.items():
+        *folders, name = path.split("/")
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[name] = value
+    return tree

@@ -1,0 +1,7 @@
+"""Recipes by name; importing this registers them all."""
+
+from hyperlax.recipes import ppo as _ppo  # noqa: F401  (registers its recipes)
+from hyperlax.recipes.recipe import Recipe, get_recipe, recipe_names, register_recipe
+from hyperlax.recipes.run_length import RUN_LENGTHS, RunLength, run_length
+
+__all__ = ["RUN_LENGTHS", "Recipe", "RunLength", "get_recipe", "recipe_names", "register_recipe", "run_length"]

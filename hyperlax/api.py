@@ -1,0 +1,293 @@
+"""The library in two calls: :func:`sweep` trains, :func:`load_policy` gives back what was learnt."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import pandas as pd
+
+from hyperlax.algorithms import ALGORITHMS
+from hyperlax.engine import devices
+from hyperlax.engine.planner import MACHINES, Plan, Planner
+from hyperlax.engine.program import Task
+from hyperlax.engine.sweep import Sweep
+from hyperlax.environments import Environment, make
+from hyperlax.errors import UserError, unknown
+from hyperlax.networks import NETWORKS
+from hyperlax.recipes import Recipe, RunLength, get_recipe
+from hyperlax.recipes import run_length as to_run_length
+from hyperlax.results.directory import create_run_directory
+from hyperlax.results.progress import Progress
+from hyperlax.results.reader import Run, load_policy_arrays, load_run
+from hyperlax.results.writer import RunWriter
+from hyperlax.spaces.files import Sample, read_samples
+from hyperlax.spaces.hyperparameters import declarations, flatten, replace
+from hyperlax.spaces.samplers import draw
+
+Samples = str | os.PathLike[str] | pd.DataFrame | Sequence[Mapping[str, object] | Sample]
+
+
+def sweep(
+    recipe: str | Recipe,
+    env: str | Environment,
+    *,
+    num_samples: int | None = None,
+    samples: Samples | None = None,
+    overrides: Mapping[str, object] | None = None,
+    sampling_method: str = "qmc_sobol",
+    seed: int = 42,
+    run_length: str | int | RunLength = "default",
+    num_seeds: int | None = None,
+    num_evaluations: int | None = None,
+    num_eval_episodes: int | None = None,
+    hparam_batch_size: int | Literal["auto"] = "auto",
+    sequential: bool = False,
+    group_by_structure: bool = False,
+    num_devices: int | None = None,
+    memory_limit_gib: float | None = None,
+    winner_seeds: int | None = None,
+    output_root: str | os.PathLike[str] = "results",
+    dry_run: bool = False,
+    save_policies: bool = True,
+    progress: bool = True,
+    plot: bool = True,
+) -> Run | Plan:
+    """Trains many configurations and returns their results.
+
+    Args:
+        recipe: a name or a :class:`~hyperlax.recipes.Recipe`.
+        env: a name or an :class:`~hyperlax.environments.Environment`.
+        num_samples: configurations to draw from the recipe's space; 16 unless ``samples`` are given.
+        samples: configurations to train instead: a CSV or JSON file, a frame or a list, each with the
+            values that differ from the recipe's defaults.
+        overrides: values that replace the recipe's defaults and are not drawn.
+        sampling_method: see :data:`hyperlax.spaces.samplers.SAMPLERS`.
+        seed: of all randomness, samples included; 0 or more.
+        run_length: ``quick``, ``default``, ``long``, or the environment steps of each (sample, seed).
+        num_seeds: repetitions of every sample; None for those of ``run_length``.
+        num_evaluations: points of the common grid of environment steps.
+        num_eval_episodes: greedy episodes at each of them.
+        hparam_batch_size: configurations trained at once, or ``"auto"``.
+        sequential: one (sample, seed) after the other, each in its exact shape.
+        group_by_structure: one program for each distinct structure.
+        num_devices: devices to use, all by default.
+        memory_limit_gib: what lanes may use; by default 80% of what is free.
+        winner_seeds: fresh seeds on which the best sample is trained again, so that its score is not
+            that of a selection; by default as many as ``num_seeds``, 0 for not at all.
+        output_root: results go to ``output_root/ppo_mlp/gymnax_pendulum/run_001``.
+        dry_run: returns the plan; nothing is compiled and nothing written.
+        save_policies: keep every final policy.
+        progress: show how far it is, on standard error.
+        plot: draw ``sweep.png`` in the run directory.
+
+    Returns:
+        The results as frames, or the plan.
+
+    Raises:
+        UserError: an argument is wrong; the message says what is accepted.
+    """
+    devices.configure()
+    recipe, env = get_recipe(recipe), make(env) if isinstance(env, str) else env
+    length = to_run_length(
+        run_length, num_seeds=num_seeds, num_evaluations=num_evaluations, num_eval_episodes=num_eval_episodes
+    )
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed {seed}: accepted is 0 … {2**32 - 1}")
+    drawn = _samples(recipe, num_samples, samples, overrides or {}, sampling_method, seed)
+    tasks = _tasks(recipe, env, drawn, overrides or {}, length)
+    mesh = devices.local_mesh(1 if sequential else num_devices)
+    planner = _planner(env, length, mesh, hparam_batch_size, memory_limit_gib)
+    plan = _plan(planner, tasks, sequential, group_by_structure)
+    if dry_run:
+        return plan
+    directory = create_run_directory(output_root, recipe.group, env.name)
+    everything = [Sample(s.sample_id, flatten(t.hyperparams)) for s, t in zip(drawn, tasks[:: length.num_seeds], strict=True)]
+    info = _info(recipe, env, length, seed, plan, mesh)
+    with RunWriter(directory, info, everything, range(length.num_seeds)) as writer:
+        steps = len(tasks) * length.total_timesteps
+        with Progress(len(tasks), steps, enabled=progress) as display:
+            job = Sweep(env, length, planner, plan, mesh, seed, writer, display, save_policies)
+            job.run()
+            winner = _winner(job, directory, len(drawn), length.num_seeds if winner_seeds is None else winner_seeds)
+        writer.update_info(programs=job.report, seconds=round(job.clock(), 2), winner=winner)
+    run = load_run(directory)
+    if plot:
+        from hyperlax.analysis.plots import plot_sweep
+
+        plot_sweep(run, directory / "sweep.png")
+    return run
+
+
+def _samples(
+    recipe: Recipe,
+    num_samples: int | None,
+    samples: Samples | None,
+    overrides: Mapping[str, object],
+    method: str,
+    seed: int,
+) -> list[Sample]:
+    """Draws samples, or reads them from a file, a frame or a list."""
+    known = declarations(recipe.defaults)
+    for name in overrides:
+        if name not in known:
+            raise unknown("hyperparameter", name, known)
+    if samples is None:
+        space = {name: distribution for name, distribution in recipe.space.items() if name not in overrides}
+        if not space:
+            raise UserError("nothing is left to draw: every hyperparameter of the space has a fixed value")
+        return draw(space, num_samples, method, seed)
+    if num_samples is not None:
+        raise UserError("num_samples and samples exclude each other: samples are given, so none are drawn")
+    if isinstance(samples, str | os.PathLike):
+        return read_samples(samples, known)
+    rows = samples.to_dict("records") if isinstance(samples, pd.DataFrame) else list(samples)
+    if not rows:
+        raise UserError("samples are empty: at least one is needed")
+    out = []
+    for number, row in enumerate(rows):
+        if not isinstance(row, Sample):
+            values = {str(name): value for name, value in row.items() if name != "sample_id"}
+            row = Sample(int(row.get("sample_id", number)), values)  # type: ignore[call-overload]
+        out.append(row)
+    if len({sample.sample_id for sample in out}) < len(out):
+        raise UserError("samples have duplicate ids: every sample_id may occur once")
+    return out
+
+
+def _tasks(
+    recipe: Recipe, env: Environment, samples: Sequence[Sample], overrides: Mapping[str, object], length: RunLength
+) -> list[Task]:
+    """Returns every (sample, seed) with its complete, checked hyperparameters."""
+    defaults = replace(recipe.defaults_for(env.name), overrides)
+    tasks = []
+    for sample in samples:
+        try:
+            hyperparams = replace(defaults, sample.values)
+            hyperparams.check(env)
+        except UserError as error:
+            raise UserError(f"sample {sample.sample_id}: {error}") if len(samples) > 1 else error from None
+        tasks += [Task(sample.sample_id, repetition, hyperparams) for repetition in range(length.num_seeds)]
+    return tasks
+
+
+def _planner(
+    env: Environment, length: RunLength, mesh: Any, batch_size: int | str, memory_limit_gib: float | None
+) -> Planner:
+    platform_name = mesh.devices.flat[0].platform
+    machine = MACHINES.get("cpu" if platform_name == "cpu" else "gpu")
+    free = devices.available_memory(mesh)
+    if memory_limit_gib is not None and not memory_limit_gib > 0:
+        raise UserError(f"memory_limit_gib {memory_limit_gib}: accepted is a number greater than 0")
+    memory = int(0.8 * free if memory_limit_gib is None else memory_limit_gib * 2**30)
+    max_lanes = None
+    if batch_size != "auto":
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise UserError(f"hparam_batch_size {batch_size!r}: accepted is 'auto' or a whole number from 1")
+        max_lanes = batch_size * length.num_seeds
+    assert machine is not None
+    return Planner(env, length.total_timesteps, mesh.size, machine, memory, max_lanes)
+
+
+def _plan(planner: Planner, tasks: Sequence[Task], sequential: bool, group_by_structure: bool) -> Plan:
+    if sequential:
+        return planner.sequential(tasks)
+    return planner.grouped(tasks) if group_by_structure else planner.batched(tasks)
+
+
+def _winner(job: Sweep, directory: Path, num_samples: int, num_seeds: int) -> dict[str, Any] | None:
+    """Trains the best sample again on fresh seeds and returns both scores."""
+    summary = load_run(directory).summary
+    completed = summary[summary["status"] == "COMPLETED"].dropna(subset=["final_return"])
+    if num_samples < 2 or num_seeds < 1 or completed.empty:
+        return None
+    best = completed.loc[completed["final_return"].idxmax()]
+    returns = job.repeat_on_fresh_seeds(int(best["sample_id"]), num_seeds)
+    return {
+        "sample_id": int(best["sample_id"]),
+        "selected_final_return": float(best["final_return"]),
+        "fresh_seeds_final_return": float(np.mean(returns)),
+        "fresh_seeds_standard_error": float(np.std(returns, ddof=1) / np.sqrt(num_seeds)) if num_seeds > 1 else None,
+        "fresh_seeds": num_seeds,
+    }
+
+
+def _info(recipe: Recipe, env: Environment, length: RunLength, seed: int, plan: Plan, mesh: Any) -> dict[str, Any]:
+    """Returns what run.json says before anything has run."""
+    packages = ("hyperlax", "jax", "jaxlib", "flax", "optax", "numpy", "gymnax", "brax")
+    versions = {name: _version(name) for name in packages}
+    return {
+        "recipe": recipe.name,
+        "algorithm": recipe.algorithm,
+        "network": recipe.network,
+        "environment": env.name,
+        "backend": getattr(env, "backend", None),
+        "defaults": flatten(recipe.defaults_for(env.name)),
+        "space": {name: distribution.describe() for name, distribution in recipe.space.items()},
+        "budget_steps": length.total_timesteps,
+        "num_evaluations": length.num_evaluations,
+        "num_eval_episodes": length.num_eval_episodes,
+        "num_seeds": length.num_seeds,
+        "seed": seed,
+        "command": shlex.join(["hyperlax", *sys.argv[1:]]) if Path(sys.argv[0]).name == "hyperlax" else None,
+        "versions": {"python": platform.python_version(), **{k: v for k, v in versions.items() if v}},
+        "devices": [str(device) for device in mesh.devices.flat],
+        "device_kind": mesh.devices.flat[0].device_kind,
+        "predicted_seconds": round(plan.seconds, 1),
+        "predicted_padding": round(plan.padding, 4),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def load_policy(
+    path: str | os.PathLike[str], sample_id: int, seed: int | None = None, env: Environment | None = None
+) -> Callable[[jax.Array], jax.Array]:
+    """Returns the greedy policy of one trained sample as a jitted function.
+
+    Args:
+        path: a run directory.
+        sample_id: of the sample.
+        seed: which repetition; the first that was saved if None.
+        env: the environment it was trained on, if that is not one that :func:`hyperlax.make_env` knows.
+
+    Returns:
+        ``act(observation)``: for one observation ``observation_shape`` or a batch of them the action,
+        as the environment's ``step`` takes it.
+
+    Raises:
+        UserError: there is no such policy.
+    """
+    arrays, details = load_policy_arrays(path, sample_id, seed)
+    info = load_run(path).info
+    environment = env if env is not None else make(details["environment"])
+    algorithm, network = ALGORITHMS[info["algorithm"]](), NETWORKS[info["network"]]()
+    networks = {field.name: network() for field in fields(algorithm) if field.name.endswith("_network")}
+    hyperparams = replace(algorithm(**networks), details["hyperparameters"])
+    shape = hyperparams.shape(environment)
+    agent, lane = hyperparams.agent(environment, shape), hyperparams.traced(shape, 1)
+    policy = agent.restore(arrays)
+    observation_shape = tuple(environment.observation_shape)
+
+    @jax.jit
+    def act(observation: jax.Array) -> jax.Array:
+        single = observation.ndim == len(observation_shape)
+        batch = observation[None] if single else observation
+        actions = agent.act(policy, lane, batch.reshape(batch.shape[0], -1))
+        return actions[0] if single else actions
+
+    return act

@@ -1,0 +1,239 @@
+"""Runs tasks through the lanes of a program: a lane that is free takes the next task at once."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from hyperlax.engine.program import Lanes, Program, Task
+from hyperlax.recipes.run_length import RunLength
+
+LONGEST_TICK = 5.0  # seconds between looks at the lanes
+MOST_IDLE = 0.1  # share of a tick that lanes at an evaluation point may wait for others
+
+
+class Sink(Protocol):
+    """Where results go; :class:`hyperlax.results.writer.RunWriter` is one."""
+
+    def evaluations(self, rows: list[dict[str, Any]]) -> None: ...
+    def metrics(self, rows: list[dict[str, Any]]) -> None: ...
+    def lane_finished(self, sample_id: int, seed: int, status: str, env_steps: int, **details: Any) -> None: ...
+    def save_policy(self, sample_id: int, seed: int, arrays: dict[str, Any], metadata: dict[str, Any]) -> Any: ...
+
+
+@dataclass
+class Slot:
+    """The host's side of one lane.
+
+    Attributes:
+        task: what it runs.
+        points: updates after which it is evaluated, one for each point of the grid.
+        updates: done so far.
+        passed: grid points evaluated so far.
+        started: seconds since the run began.
+    """
+
+    task: Task
+    points: list[int]
+    started: float
+    updates: int = 0
+    passed: int = 0
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps done."""
+        return self.updates * self.task.hyperparams.steps_per_update
+
+    @property
+    def remaining(self) -> int:
+        """Updates to the next evaluation."""
+        return self.points[self.passed] - self.updates
+
+
+@dataclass
+class Utilisation:
+    """What happened to one program, beside what was predicted.
+
+    Attributes:
+        run_seconds: of ticks and evaluations.
+        evaluation_seconds: of the evaluations among them.
+        ticks: number of ticks.
+        busy: updates that lanes did.
+        slots: updates that they could have done: lanes × the longest of each tick, summed.
+    """
+
+    run_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    ticks: int = 0
+    busy: int = 0
+    slots: int = 0
+
+
+@dataclass
+class Scheduler:
+    """Trains tasks in a program's lanes and passes results on.
+
+    Args:
+        program: compiled.
+        number: of the program in the plan.
+        length: the run length of every task.
+        sink: where results go.
+        clock: seconds since the run began.
+        on_tick: called after each tick with (updates, env steps) done in it by task, finished lanes
+            and new evaluations as (task, mean return).
+        save_policies: whether policies of finished lanes go to the sink.
+    """
+
+    program: Program
+    number: int
+    length: RunLength
+    sink: Sink
+    clock: Callable[[], float]
+    on_tick: Callable[[dict[Task, int], list[Task], list[tuple[Task, float]]], None]
+    save_policies: bool = True
+    utilisation: Utilisation = field(default_factory=Utilisation)
+
+    def run(self, tasks: Iterable[Task]) -> None:
+        """Runs all tasks to their end."""
+        queue = deque(tasks)
+        slots: list[Slot | None] = [None] * self.program.num_lanes
+        lanes = self.program.empty()
+        seconds_per_update = 0.0
+        while queue or any(slots):
+            lanes = self._admit(lanes, slots, queue)
+            updates = self._quantum(slots, seconds_per_update)
+            started = time.perf_counter()
+            lanes, metrics = self.program.tick(lanes, updates)
+            elapsed = time.perf_counter() - started
+            seconds_per_update = elapsed / updates.max()
+            self._account(updates, elapsed)
+            self._after_tick(lanes, slots, updates, metrics)
+
+    def _admit(self, lanes: Lanes, slots: list[Slot | None], queue: deque[Task]) -> Lanes:
+        """Starts queued tasks in free lanes; in the first round idle lanes get a copy that never runs."""
+        arrivals: list[Task | None] = []
+        first = all(slot is None for slot in slots)
+        filler = queue[0] if queue else None
+        for lane, slot in enumerate(slots):
+            task = queue.popleft() if slot is None and queue else None
+            if task is not None:
+                slots[lane] = Slot(task, self._points(task), started=self.clock())
+            arrivals.append(filler if task is None and first else task)
+        return self.program.admit(lanes, arrivals) if any(arrivals) else lanes
+
+    def _points(self, task: Task) -> list[int]:
+        return [task.hyperparams.num_updates(steps) for steps in self.length.grid()]
+
+    def _quantum(self, slots: list[Slot | None], seconds_per_update: float) -> np.ndarray:
+        """Returns the updates of each lane in the next tick.
+
+        As many as let lanes that reach an evaluation point wait for a tenth of the tick at most, and
+        not more than a few seconds' worth.
+        """
+        remaining = np.array([slot.remaining if slot else 0 for slot in slots])
+        running = remaining[remaining > 0]
+        longest = running.min()
+        for candidate in np.unique(running):
+            if np.maximum(candidate - running, 0).sum() <= MOST_IDLE * candidate * len(running):
+                longest = candidate
+        if seconds_per_update > 0:
+            longest = min(longest, max(1, int(LONGEST_TICK / seconds_per_update)))
+        else:
+            longest = min(longest, 8)  # the first tick shows how long an update takes
+        return np.minimum(remaining, longest)
+
+    def _account(self, updates: np.ndarray, elapsed: float) -> None:
+        use = self.utilisation
+        use.ticks += 1
+        use.run_seconds += elapsed
+        use.busy += int(updates.sum())
+        use.slots += int(updates.max()) * len(updates)
+
+    def _after_tick(
+        self, lanes: Lanes, slots: list[Slot | None], updates: np.ndarray, metrics: dict[str, np.ndarray]
+    ) -> None:
+        diverged = np.asarray(lanes.diverged)
+        done = np.asarray(lanes.state.updates)
+        progress: dict[Task, int] = {}
+        rows = []
+        for lane, slot in enumerate(slots):
+            if slot is None:
+                continue
+            progress[slot.task] = int(updates[lane])
+            slot.updates = int(done[lane])
+            row = {"sample_id": slot.task.sample_id, "seed": slot.task.seed, "env_steps": slot.env_steps}
+            rows.append({**row, **{name: float(values[lane]) for name, values in metrics.items()}})
+        self.sink.metrics(rows)
+        scores = self._evaluate(lanes, slots, diverged)
+        finished = self._retire(lanes, slots, diverged)
+        self.on_tick(progress, finished, scores)
+
+    def _evaluate(self, lanes: Lanes, slots: list[Slot | None], diverged: np.ndarray) -> list[tuple[Task, float]]:
+        """Evaluates the lanes that have reached a point of the grid."""
+        due = np.array([s is not None and s.remaining <= 0 and not d for s, d in zip(slots, diverged, strict=True)])
+        if not due.any():
+            return []
+        points = np.array([slot.passed if slot else 0 for slot in slots])
+        started = time.perf_counter()
+        returns, lengths = self.program.evaluate(lanes, due, points)
+        elapsed = time.perf_counter() - started
+        self.utilisation.run_seconds += elapsed
+        self.utilisation.evaluation_seconds += elapsed
+        rows, scores = [], []
+        for lane in np.flatnonzero(due):
+            slot = slots[lane]
+            assert slot is not None
+            scores.append((slot.task, float(returns[lane].mean())))
+            # A lane with long updates may pass several points of the grid at once.
+            while slot.passed < len(slot.points) and slot.remaining <= 0:
+                rows.append(self._row(slot, returns[lane], lengths[lane]))
+                slot.passed += 1
+        self.sink.evaluations(rows)
+        return scores
+
+    def _row(self, slot: Slot, returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
+        return {
+            "sample_id": slot.task.sample_id,
+            "seed": slot.task.seed,
+            "grid_step": self.length.grid()[slot.passed],
+            "env_steps": slot.env_steps,
+            "mean_return": float(returns.mean()),
+            "std_return": float(returns.std()),
+            "min_return": float(returns.min()),
+            "max_return": float(returns.max()),
+            "mean_length": float(lengths.mean()),
+            "episodes": len(returns),
+            "wall_seconds": round(self.clock(), 3),
+        }
+
+    def _retire(self, lanes: Lanes, slots: list[Slot | None], diverged: np.ndarray) -> list[Task]:
+        """Frees the lanes whose task has ended, and says how it ended."""
+        policies = None
+        finished = []
+        for lane, slot in enumerate(slots):
+            if slot is None or not (diverged[lane] or slot.passed == len(slot.points)):
+                continue
+            task, status = slot.task, "DIVERGED" if diverged[lane] else "COMPLETED"
+            if status == "COMPLETED" and self.save_policies:
+                policies = policies or self.program.policies(lanes)
+                self.sink.save_policy(task.sample_id, task.seed, *self.program.export(policies, lane, task))
+            self.sink.lane_finished(
+                task.sample_id,
+                task.seed,
+                status,
+                slot.env_steps,
+                diverged_at=slot.env_steps if diverged[lane] else None,
+                program=self.number,
+                lane=lane,
+                wall_seconds_start=round(slot.started, 3),
+                wall_seconds_end=round(self.clock(), 3),
+                message="a parameter became non-finite" if diverged[lane] else "",
+            )
+            finished.append(task)
+            slots[lane] = None
+        return finished

@@ -1,0 +1,218 @@
+"""Carries out a plan: compiles the next program while one runs, and collects results."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from hyperlax.engine.planner import Plan, PlannedProgram, Planner
+from hyperlax.engine.program import Program, Task
+from hyperlax.engine.scheduler import Scheduler, Sink, Utilisation
+from hyperlax.environments.protocol import Environment
+from hyperlax.recipes.run_length import RunLength
+
+log = logging.getLogger(__name__)
+
+
+class Display:
+    """What a progress display is told; :class:`hyperlax.results.progress.Progress` shows it."""
+
+    def update(
+        self, lanes_done: int, env_steps: int, fraction_done: float, best: tuple[int, float] | None, note: str
+    ) -> None: ...
+
+
+@dataclass
+class Sweep:
+    """One run of a plan.
+
+    Args:
+        env: the environment.
+        length: run length of every task.
+        planner: that made the plan; its estimates weigh the progress.
+        plan: what to do.
+        mesh: devices.
+        run_seed: seed of all randomness.
+        sink: where results go.
+        display: where progress goes.
+        save_policies: whether final policies are kept.
+    """
+
+    env: Environment
+    length: RunLength
+    planner: Planner
+    plan: Plan
+    mesh: Mesh
+    run_seed: int
+    sink: Sink
+    display: Any
+    save_policies: bool = True
+    programs: list[Program] = field(default_factory=list)
+    report: list[dict[str, Any]] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Trains everything; a program that fails costs its own tasks only.
+
+        Raises:
+            Exception: the first failure, after all other programs have run.
+        """
+        self._started = time.perf_counter()
+        self._progress = _Progress(self.planner, self.plan, self.display)
+        failure: Exception | None = None
+        with ThreadPoolExecutor(1, "compile") as compiler:
+            ahead: list[Future[Program]] = []
+            try:
+                for number, planned in enumerate(self.plan.programs):
+                    while len(ahead) <= min(number + 1, len(self.plan.programs) - 1):
+                        ahead.append(compiler.submit(self._compiled, self.plan.programs[len(ahead)]))
+                    try:
+                        self._run_program(number, planned, ahead[number])
+                    except Exception as error:
+                        log.exception("program %d failed", number)
+                        self._report_failure(number, planned, error)
+                        failure = failure or error
+            finally:
+                compiler.shutdown(wait=False, cancel_futures=True)
+        if failure is not None:
+            raise failure
+
+    def clock(self) -> float:
+        """Returns seconds since the run began."""
+        return time.perf_counter() - self._started
+
+    def _compiled(self, planned: PlannedProgram) -> Program:
+        program = Program(
+            planned.tasks[0].hyperparams,
+            self.env,
+            planned.shape,
+            num_lanes=planned.num_lanes,
+            total_timesteps=self.length.total_timesteps,
+            num_eval_episodes=self.length.num_eval_episodes,
+            run_seed=self.run_seed,
+            mesh=self.mesh,
+        )
+        program.compile()
+        return program
+
+    def _run_program(self, number: int, planned: PlannedProgram, compiled: Future[Program]) -> None:
+        waiting = time.perf_counter()
+        self._progress.note(f"compiling program {number + 1} of {len(self.plan.programs)}")
+        program = compiled.result()
+        waited = time.perf_counter() - waiting
+        self._progress.note(f"program {number + 1} of {len(self.plan.programs)}, {planned.num_lanes} lanes")
+        self.programs.append(program)
+        scheduler = Scheduler(
+            program, number, self.length, self.sink, self.clock, self._progress.tick, self.save_policies
+        )
+        scheduler.run(planned.tasks)
+        self.report.append(self._outcome(number, planned, program, scheduler.utilisation, waited))
+
+    def _outcome(
+        self, number: int, planned: PlannedProgram, program: Program, use: Utilisation, waited: float
+    ) -> dict[str, Any]:
+        """Returns the prediction for one program beside what happened."""
+        return {
+            "program": number,
+            "samples": sorted({task.sample_id for task in planned.tasks}),
+            "tasks": len(planned.tasks),
+            "lanes": planned.num_lanes,
+            "shape": planned.shape.describe(),
+            "predicted_seconds": round(planned.seconds, 2),
+            "run_seconds": round(use.run_seconds, 2),
+            "evaluation_seconds": round(use.evaluation_seconds, 2),
+            "compile_seconds": round(program.compile_seconds, 2),
+            "waited_for_compilation_seconds": round(waited, 2),
+            "predicted_padding": round(planned.padding, 4),
+            "lanes_busy": round(use.busy / max(use.slots, 1), 4),
+            "ticks": use.ticks,
+            "predicted_memory_mib": round(planned.memory / 2**20, 1),
+            "memory_mib": round(program.memory_bytes() / 2**20, 1),
+        }
+
+    def _report_failure(self, number: int, planned: PlannedProgram, error: Exception) -> None:
+        ended = self._progress.finished
+        for task in planned.tasks:
+            if task not in ended:
+                message = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+                self.sink.lane_finished(task.sample_id, task.seed, "FAILED", 0, program=number, message=message)
+
+    def repeat_on_fresh_seeds(self, sample_id: int, num_seeds: int) -> np.ndarray:
+        """Trains one sample again on seeds that no one has seen, and returns their final returns.
+
+        Selecting the best of many overstates it; this is what may be quoted. It runs in the program
+        that trained the sample, so nothing is compiled.
+
+        Returns:
+            ``(num_seeds,)`` mean returns of the last evaluation, NaN where a seed diverged.
+        """
+        number, planned = next(
+            (n, p) for n, p in enumerate(self.plan.programs) if any(t.sample_id == sample_id for t in p.tasks)
+        )
+        task = next(task for task in planned.tasks if task.sample_id == sample_id)
+        first = 1 + max(task.seed for planned in self.plan.programs for task in planned.tasks)
+        tasks = [replace(task, seed=first + i) for i in range(num_seeds)]
+        collected = _LastReturns()
+        once = replace(self.length, num_evaluations=1)
+        program = self.programs[number]
+        Scheduler(program, number, once, collected, self.clock, _ignore, save_policies=False).run(tasks)
+        return np.array([collected.returns.get(task.seed, np.nan) for task in tasks])
+
+
+def _ignore(*_: Any, **__: Any) -> None:
+    pass
+
+
+class _LastReturns:
+    """A sink that keeps the last return of each seed."""
+
+    def __init__(self) -> None:
+        self.returns: dict[int, float] = {}
+
+    def evaluations(self, rows: Sequence[dict[str, Any]]) -> None:
+        self.returns |= {row["seed"]: row["mean_return"] for row in rows}
+
+    metrics = lane_finished = save_policy = staticmethod(_ignore)
+
+
+class _Progress:
+    """Adds up what lanes of very different pace have done."""
+
+    def __init__(self, planner: Planner, plan: Plan, display: Any) -> None:
+        self._display = display
+        tasks = [task for program in plan.programs for task in program.tasks]
+        self._weights = {task: planner.weight(task) for task in tasks}
+        self._updates = {task: task.hyperparams.num_updates(planner.total_timesteps) for task in tasks}
+        self._total = sum(self._weights.values())
+        self._done = self._env_steps = 0.0
+        self._best: tuple[int, float] | None = None
+        self._note = ""
+        self.finished: set[Task] = set()
+
+    def note(self, text: str) -> None:
+        """Shows what is going on."""
+        self._note = text
+        self._show()
+
+    def tick(self, updates: dict[Task, int], finished: list[Task], scores: list[tuple[Task, float]]) -> None:
+        """Counts one tick."""
+        for task, count in updates.items():
+            self._done += self._weights[task] * count / self._updates[task]
+            self._env_steps += count * task.hyperparams.steps_per_update
+        self.finished |= set(finished)
+        for task, score in scores:
+            if self._best is None or score > self._best[1]:
+                self._best = (task.sample_id, score)
+        self._show()
+
+    def _show(self) -> None:
+        fraction = min(1.0, self._done / self._total)
+        self._display.update(len(self.finished), int(self._env_steps), fraction, self._best, self._note)
+
+
