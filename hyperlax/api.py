@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import platform
 import shlex
@@ -16,6 +18,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+import hyperlax
 from hyperlax.algorithms import ALGORITHMS
 from hyperlax.engine import devices
 from hyperlax.engine.planner import MACHINES, Plan, Planner
@@ -33,6 +36,10 @@ from hyperlax.results.writer import RunWriter
 from hyperlax.spaces.files import Sample, read_samples
 from hyperlax.spaces.hyperparameters import declarations, flatten, replace
 from hyperlax.spaces.samplers import draw
+
+log = logging.getLogger(__name__)
+
+DEFAULT_NUM_SAMPLES = 16
 
 Samples = str | os.PathLike[str] | pd.DataFrame | Sequence[Mapping[str, object] | Sample]
 
@@ -67,10 +74,11 @@ def sweep(
     Args:
         recipe: a name or a :class:`~hyperlax.recipes.Recipe`.
         env: a name or an :class:`~hyperlax.environments.Environment`.
-        num_samples: configurations to draw from the recipe's space; 16 unless ``samples`` are given.
+        num_samples: configurations to draw from the recipe's space, 16 by default (with ``grid`` all
+            that there are); of given ``samples`` the first so many, all by default.
         samples: configurations to train instead: a CSV or JSON file, a frame or a list, each with the
             values that differ from the recipe's defaults.
-        overrides: values that replace the recipe's defaults and are not drawn.
+        overrides: values that every sample has; they are not drawn.
         sampling_method: see :data:`hyperlax.spaces.samplers.SAMPLERS`.
         seed: of all randomness, samples included; 0 or more.
         run_length: ``quick``, ``default``, ``long``, or the environment steps of each (sample, seed).
@@ -111,7 +119,9 @@ def sweep(
     if dry_run:
         return plan
     directory = create_run_directory(output_root, recipe.group, env.name)
-    everything = [Sample(s.sample_id, flatten(t.hyperparams)) for s, t in zip(drawn, tasks[:: length.num_seeds], strict=True)]
+    log.info("results go to %s; the plan:\n%s", directory, plan.describe())
+    firsts = tasks[:: length.num_seeds]
+    everything = [Sample(task.sample_id, flatten(task.hyperparams)) for task in firsts]
     info = _info(recipe, env, length, seed, plan, mesh)
     with RunWriter(directory, info, everything, range(length.num_seeds)) as writer:
         steps = len(tasks) * length.total_timesteps
@@ -145,11 +155,17 @@ def _samples(
         space = {name: distribution for name, distribution in recipe.space.items() if name not in overrides}
         if not space:
             raise UserError("nothing is left to draw: every hyperparameter of the space has a fixed value")
+        if num_samples is None and method != "grid":
+            num_samples = DEFAULT_NUM_SAMPLES
         return draw(space, num_samples, method, seed)
-    if num_samples is not None:
-        raise UserError("num_samples and samples exclude each other: samples are given, so none are drawn")
-    if isinstance(samples, str | os.PathLike):
-        return read_samples(samples, known)
+    given = read_samples(samples, known) if isinstance(samples, str | os.PathLike) else _listed(samples)
+    if num_samples is not None and not 1 <= num_samples <= len(given):
+        raise UserError(f"num_samples {num_samples}: {len(given)} samples are given, accepted is 1 … {len(given)}")
+    return given[:num_samples]
+
+
+def _listed(samples: pd.DataFrame | Sequence[Mapping[str, object] | Sample]) -> list[Sample]:
+    """Returns the samples of a frame or a list; without ids they are numbered from 0."""
     rows = samples.to_dict("records") if isinstance(samples, pd.DataFrame) else list(samples)
     if not rows:
         raise UserError("samples are empty: at least one is needed")
@@ -157,7 +173,10 @@ def _samples(
     for number, row in enumerate(rows):
         if not isinstance(row, Sample):
             values = {str(name): value for name, value in row.items() if name != "sample_id"}
-            row = Sample(int(row.get("sample_id", number)), values)  # type: ignore[call-overload]
+            sample_id: Any = row.get("sample_id", number)
+            if not isinstance(sample_id, int | np.integer) or sample_id < 0:
+                raise UserError(f"sample_id {sample_id!r}: accepted is a whole number, 0 or more")
+            row = Sample(int(sample_id), values)
         out.append(row)
     if len({sample.sample_id for sample in out}) < len(out):
         raise UserError("samples have duplicate ids: every sample_id may occur once")
@@ -168,11 +187,11 @@ def _tasks(
     recipe: Recipe, env: Environment, samples: Sequence[Sample], overrides: Mapping[str, object], length: RunLength
 ) -> list[Task]:
     """Returns every (sample, seed) with its complete, checked hyperparameters."""
-    defaults = replace(recipe.defaults_for(env.name), overrides)
+    defaults = recipe.defaults_for(env.name)
     tasks = []
     for sample in samples:
         try:
-            hyperparams = replace(defaults, sample.values)
+            hyperparams = replace(defaults, {**sample.values, **overrides})
             hyperparams.check(env)
         except UserError as error:
             raise UserError(f"sample {sample.sample_id}: {error}") if len(samples) > 1 else error from None
@@ -186,8 +205,8 @@ def _planner(
     platform_name = mesh.devices.flat[0].platform
     machine = MACHINES.get("cpu" if platform_name == "cpu" else "gpu")
     free = devices.available_memory(mesh)
-    if memory_limit_gib is not None and not memory_limit_gib > 0:
-        raise UserError(f"memory_limit_gib {memory_limit_gib}: accepted is a number greater than 0")
+    if memory_limit_gib is not None and not 0 < memory_limit_gib < math.inf:
+        raise UserError(f"memory_limit_gib {memory_limit_gib}: accepted is a finite number greater than 0")
     memory = int(0.8 * free if memory_limit_gib is None else memory_limit_gib * 2**30)
     max_lanes = None
     if batch_size != "auto":
@@ -223,7 +242,7 @@ def _winner(job: Sweep, directory: Path, num_samples: int, num_seeds: int) -> di
 
 def _info(recipe: Recipe, env: Environment, length: RunLength, seed: int, plan: Plan, mesh: Any) -> dict[str, Any]:
     """Returns what run.json says before anything has run."""
-    packages = ("hyperlax", "jax", "jaxlib", "flax", "optax", "numpy", "gymnax", "brax")
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "gymnax", "brax")
     versions = {name: _version(name) for name in packages}
     return {
         "recipe": recipe.name,
@@ -238,13 +257,23 @@ def _info(recipe: Recipe, env: Environment, length: RunLength, seed: int, plan: 
         "num_eval_episodes": length.num_eval_episodes,
         "num_seeds": length.num_seeds,
         "seed": seed,
-        "command": shlex.join(["hyperlax", *sys.argv[1:]]) if Path(sys.argv[0]).name == "hyperlax" else None,
-        "versions": {"python": platform.python_version(), **{k: v for k, v in versions.items() if v}},
+        "command": shlex.join(["hyperlax", *sys.argv[1:]]) if _is_command_line() else None,
+        "versions": {
+            "python": platform.python_version(),
+            "hyperlax": hyperlax.__version__,
+            **{k: v for k, v in versions.items() if v},
+        },
         "devices": [str(device) for device in mesh.devices.flat],
         "device_kind": mesh.devices.flat[0].device_kind,
         "predicted_seconds": round(plan.seconds, 1),
         "predicted_padding": round(plan.padding, 4),
     }
+
+
+def _is_command_line() -> bool:
+    """Returns whether this process is ``hyperlax …`` or ``python -m hyperlax …``."""
+    program = Path(sys.argv[0])
+    return program.name == "hyperlax" or program.parts[-2:] == ("hyperlax", "__main__.py")
 
 
 def _version(package: str) -> str | None:

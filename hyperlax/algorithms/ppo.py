@@ -232,6 +232,10 @@ class PPOShape:
         forward = self.actor.flops(num_inputs, num_outputs) + self.critic.flops(num_inputs, 1)
         return forward, 3 * forward
 
+    def num_params(self, num_inputs: int, num_outputs: int) -> int:
+        """Returns the number of parameters of actor and critic, padding included."""
+        return self.actor.num_params(num_inputs, num_outputs) + self.critic.num_params(num_inputs, 1)
+
     def memory(self, num_inputs: int, num_outputs: int, state_numbers: int) -> int:
         """Returns bytes of one lane: state, rollout, and what a gradient evaluation needs.
 
@@ -244,7 +248,7 @@ class PPOShape:
         rollout = rows * (6 * num_inputs + 4 * num_outputs + 30 + 2 * state_numbers)
         widths = sum(self.actor.layer_sizes) + sum(self.critic.layer_sizes)
         activations = 6 * max(self.chunk, min(rows, max(256, self.num_envs))) * (widths + num_inputs + num_outputs)
-        params = 10 * (self.actor.num_params(num_inputs, num_outputs) + self.critic.num_params(num_inputs, 1))
+        params = 10 * self.num_params(num_inputs, num_outputs)
         return 4 * (rollout + activations + params)
 
 
@@ -353,9 +357,7 @@ class PPOAgent:
 
     # --- one update ------------------------------------------------------------------------------
 
-    def update(
-        self, key: jax.Array, state: PPOState, lane: PPOLane, active: jax.Array
-    ) -> tuple[PPOState, Metrics]:
+    def update(self, key: jax.Array, state: PPOState, lane: PPOLane, active: jax.Array) -> tuple[PPOState, Metrics]:
         """Collects one rollout and improves on it; a lane that is not active stays as it is.
 
         Returns:
@@ -370,9 +372,7 @@ class PPOAgent:
         advantage = self._advantages(rollout._replace(reward=reward), values, lane)
         rows = self._rows(features, rollout, values, advantage, lane)
         vectors, optimizer, losses = self._improve(key, state, rows, lane, active)
-        new = new._replace(
-            params=vectors, optimizer=optimizer, statistics=statistics, updates=state.updates + active
-        )
+        new = new._replace(params=vectors, optimizer=optimizer, statistics=statistics, updates=state.updates + active)
         return new, jnp.concatenate([losses, episodes[:, None]], axis=1)
 
     def _features(self, statistics: RunningStatistics, lane: PPOLane, observation: jax.Array) -> jax.Array:
@@ -450,9 +450,7 @@ class PPOAgent:
         groups["action"] = groups["action"].reshape(*valid.shape, -1)
         return state, Rollout(observation=observations, valid=valid, **groups), episodes
 
-    def _bootstrap(
-        self, params: Any, state: PPOState, lane: PPOLane, transition: Any, valid: jax.Array
-    ) -> jax.Array:
+    def _bootstrap(self, params: Any, state: PPOState, lane: PPOLane, transition: Any, valid: jax.Array) -> jax.Array:
         """Returns the value of the final observation where an episode was cut, ``(num_envs,)``, else zero."""
         truncated = transition.truncated & ~transition.terminated
 
@@ -550,7 +548,7 @@ class PPOAgent:
         shuffle_key = stream(key, SHUFFLE, state.updates)
         optimizers = self._optimizers(lane, state.updates)
         accumulates = shape.minibatch_sizes[1] > shape.chunk
-        transitions = jnp.arange(rows.shape[0])
+        transitions = jnp.arange(rows.shape[0], dtype=jnp.int32)
         row_of = div(transitions, lane.num_envs) * shape.num_envs + rem(transitions, lane.num_envs)
 
         def shuffle(epoch: jax.Array) -> jax.Array:

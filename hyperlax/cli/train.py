@@ -137,8 +137,6 @@ def sweep_hp_samples(
     """
     if experiment_type not in EXPERIMENT_TYPES:
         raise unknown("--experiment-type", experiment_type, EXPERIMENT_TYPES)
-    if samples_file is None:
-        num_samples = options.number_of_samples(num_samples, sampling_method)
     request = {
         "num_samples": num_samples,
         "samples": samples_file,
@@ -171,9 +169,11 @@ def _train(recipe: str, env: str, request: dict[str, Any]) -> None:
     if request.get("dry_run"):
         typer.echo(result.describe())
         return
+    from rich.console import Console
+
     from hyperlax.analysis.tables import top_table
 
-    typer.echo(top_table(result))
-    typer.echo(f"\nresults  {result.path}")
+    Console(highlight=False).print(top_table(result))
+    typer.echo(f"results  {result.path}")
     for picture in sorted(Path(result.path).rglob("*.png")):
         typer.echo(f"picture  {picture}")

@@ -1,17 +1,20 @@
 """Which samples share a program: the assignment that is estimated to finish first.
 
-A program does in lockstep what its lanes do: an update takes as long as the longest of its loops,
-and every lane computes at the largest shape. So samples that differ in work waste each other's time,
-and samples that do not waste a compilation if they are kept apart. The planner starts from one
-program for each distinct structure and merges the two programs whose union saves most, until nothing
-saves any more. How far the estimates were off is written beside them when the run has ended.
+The lanes of a device run in groups, one group after the other; the lanes of a group run in lockstep.
+A group does in lockstep what its lanes do: an update takes as long as the longest of its loops. On a
+GPU one group of all lanes is right, because every launch costs the same however wide it is. On a CPU
+core a wide launch costs what its lanes cost, so that small groups lose nothing, keep their state in
+the cache, and do not wait for each other. What all lanes of a program share is the shape of arrays:
+samples with large networks make those with small ones pay, and samples that share no program pay
+for another compilation. The planner starts from one program for each distinct structure and merges
+the two programs whose union saves most, until nothing saves any more.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -31,23 +34,58 @@ class Machine:
         compile: one program, with tracing.
         launch: of one iteration of an inner loop, whatever the number of lanes.
         lane: of one iteration, for each lane.
-        flops: floating-point operations a second within networks, for all lanes of a device.
-        environment: one step of one copy of a cheap environment.
+        param: of an optimiser step, for each parameter, when a group's state fits the cache.
+        param_uncached: likewise when it does not.
+        cache: bytes; a parameter takes some 28 with optimiser state, gradient and copies.
+        flops: floating-point operations a second within networks.
+        alone: factor on it for a group of one lane, whose products are not batched.
+        environment: one step of one copy of a cheap environment, with all that is done per transition.
+        groups: candidates for the number of lanes that run in lockstep; 0 stands for all of a device.
         max_lanes: more lanes on a device do not help any more.
     """
 
     compile: float
     launch: float
     lane: float
+    param: float
+    param_uncached: float
+    cache: float
     flops: float
+    alone: float
     environment: float
+    groups: tuple[int, ...]
     max_lanes: int
 
 
-# CPU: one core of an AMD EPYC (AVX-512); GPU: estimated, to be measured (`make bench` prints both).
 MACHINES = {
-    "cpu": Machine(compile=6.0, launch=30e-6, lane=10e-6, flops=62e9, environment=25e-9, max_lanes=64),
-    "gpu": Machine(compile=15.0, launch=400e-6, lane=0.2e-6, flops=5e12, environment=0.1e-9, max_lanes=4096),
+    # One core of an AMD EPYC (AVX-512), measured: benchmark_results/speed.
+    "cpu": Machine(
+        compile=6.0,
+        launch=12e-6,
+        lane=3e-6,
+        param=0.9e-9,
+        param_uncached=2.1e-9,
+        cache=3e6,
+        flops=70e9,
+        alone=0.85,
+        environment=200e-9,
+        groups=(1, 2, 4, 8),
+        max_lanes=64,
+    ),
+    # Estimated, not measured.
+    "gpu": Machine(
+        compile=20.0,
+        launch=400e-6,
+        lane=0.1e-6,
+        param=5e-12,
+        param_uncached=5e-12,
+        cache=1e15,
+        flops=5e12,
+        alone=1.0,
+        environment=0.1e-9,
+        groups=(0,),
+        max_lanes=4096,
+    ),
 }
 
 
@@ -56,20 +94,28 @@ class PlannedProgram:
     """One program of a plan.
 
     Attributes:
-        tasks: in the order in which lanes take them, longest first.
+        tasks: the first ``num_lanes`` are those that the lanes start with, in order, None for a lane
+            without; the others start as lanes become free.
         shape: what it is compiled for.
         num_lanes: over all devices.
+        group: lanes that run in lockstep.
         seconds: estimated time to run, without compilation.
-        padding: estimated share of the work that no sample asked for.
+        padding: estimated share of the arithmetic that no sample asked for.
         memory: estimated bytes on all devices.
     """
 
-    tasks: tuple[Task, ...]
+    tasks: tuple[Task | None, ...]
     shape: Any
     num_lanes: int
+    group: int
     seconds: float
     padding: float
     memory: int
+
+    @property
+    def real_tasks(self) -> list[Task]:
+        """The tasks without the gaps."""
+        return [task for task in self.tasks if task is not None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +131,6 @@ class Plan:
     programs: tuple[PlannedProgram, ...]
     compile_seconds: float
     num_devices: int
-    limit: int = field(default=0)
 
     @property
     def seconds(self) -> float:
@@ -101,12 +146,13 @@ class Plan:
     def describe(self) -> str:
         """Returns the plan as a table in plain text."""
         lines = [
-            f"{'program':>7} {'samples':>7} {'tasks':>6} {'lanes':>6} {'padding':>8} {'memory':>10} {'seconds':>9}  shape"
+            f"{'program':>7} {'samples':>7} {'tasks':>6} {'lanes':>6} {'lockstep':>8} {'padding':>8} {'memory':>10} {'seconds':>9}  shape"
         ]
         for number, program in enumerate(self.programs):
-            samples = len({task.sample_id for task in program.tasks})
+            samples = len({task.sample_id for task in program.real_tasks})
             lines.append(
-                f"{number:>7} {samples:>7} {len(program.tasks):>6} {program.num_lanes:>6} {program.padding:>8.0%} "
+                f"{number:>7} {samples:>7} {len(program.real_tasks):>6} {program.num_lanes:>6} {program.group:>8} "
+                f"{program.padding:>8.0%} "
                 f"{program.memory / 2**20:>6.0f} MiB {program.seconds:>9.1f}  {program.shape.describe()}"
             )
         lines.append(
@@ -141,6 +187,7 @@ class Planner:
         self.env, self.total_timesteps, self.machine = env, total_timesteps, machine
         self.num_devices, self.memory = num_devices, memory
         self.max_lanes = max_lanes or machine.max_lanes * num_devices
+        self._alone: dict[Any, float] = {}
         self._inputs = observation_size(env)
         self._outputs = env.action_space.n if isinstance(env.action_space, Discrete) else env.action_space.size
         state, _ = jax.eval_shape(env.reset, jax.random.key(0))
@@ -156,7 +203,12 @@ class Planner:
 
     def grouped(self, tasks: Sequence[Task]) -> Plan:
         """Returns the plan with one program for each distinct structure."""
-        groups = self._group(tasks, lambda t: (t.hyperparams.shape(self.env), t.hyperparams.work(t.hyperparams.shape(self.env))))
+
+        def structure(task: Task) -> Any:
+            shape = task.hyperparams.shape(self.env)
+            return shape, task.hyperparams.work(shape)
+
+        groups = self._group(tasks, structure)
         return self._plan([self._program(group) for group in groups])
 
     def sequential(self, tasks: Sequence[Task]) -> Plan:
@@ -201,7 +253,7 @@ class Planner:
             for a in fresh:
                 for b in alive:
                     if a != b and (min(a, b), max(a, b)) not in savings:
-                        union = self._program([*alive[a].tasks, *alive[b].tasks])
+                        union = self._program([*alive[a].real_tasks, *alive[b].real_tasks])
                         saved = alive[a].seconds + alive[b].seconds + self.machine.compile - union.seconds
                         savings[min(a, b), max(a, b)] = (saved, union)
             if not savings:
@@ -217,17 +269,20 @@ class Planner:
     # --- estimates -------------------------------------------------------------------------------
 
     def _program(self, tasks: Sequence[Task]) -> PlannedProgram:
-        tasks = sorted(tasks, key=lambda task: -task.hyperparams.num_updates(self.total_timesteps))
+        """Returns the fastest way to run some tasks as one program."""
         merged = reduce(lambda a, b: a.merge(b), {task.hyperparams.shape(self.env) for task in tasks})
-        candidates = []
+        best: PlannedProgram | None = None
         for shape in merged.variants():
             num_lanes, memory = self._lanes(shape, len(tasks))
-            seconds = self._seconds(tasks, shape, num_lanes)
-            candidates.append((seconds, num_lanes, memory, shape))
-        seconds, num_lanes, memory, shape = min(candidates, key=lambda candidate: candidate[0])
-        alone = sum(self._arithmetic(task) for task in tasks)
-        padding = max(0.0, 1.0 - alone / self._padded_arithmetic(tasks, shape, num_lanes))
-        return PlannedProgram(tuple(tasks), shape, num_lanes, seconds, padding, memory)
+            each = num_lanes // self.num_devices
+            for group in sorted({min(g or each, each) for g in self.machine.groups}):
+                if each % group == 0:
+                    order, seconds, arithmetic = self._arrange(tasks, shape, num_lanes, group)
+                    if best is None or seconds < best.seconds:
+                        padding = max(0.0, 1.0 - sum(map(self._arithmetic, tasks)) / arithmetic)
+                        best = PlannedProgram(order, shape, num_lanes, group, seconds, padding, memory)
+        assert best is not None
+        return best
 
     def _lanes(self, shape: Any, num_tasks: int) -> tuple[int, int]:
         """Returns how many lanes a program gets, and the bytes they need.
@@ -242,57 +297,76 @@ class Planner:
                 f"memory does not suffice: {self.num_devices} lanes need {self.num_devices * each / 2**30:.2f} GiB, "
                 f"{self.memory / 2**30:.2f} GiB may be used; smaller are total_num_envs, rollout_length, layer_sizes"
             )
-        wanted = min(num_tasks, self.max_lanes)
-        lanes = min(-(-wanted // self.num_devices) * self.num_devices, fit)
+        lanes = min(-(-min(num_tasks, self.max_lanes) // self.num_devices) * self.num_devices, fit)
         rounds = -(-num_tasks // lanes)  # the same number of rounds with fewer lanes wastes less
         lanes = min(lanes, -(-(-(-num_tasks // rounds)) // self.num_devices) * self.num_devices)
         return lanes, lanes * each
 
-    def _loops(self, tasks: Sequence[Task], shape: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns, a task each, the updates and the iterations of both loops of an update."""
-        work = [task.hyperparams.work(shape) for task in tasks]
-        updates = np.array([task.hyperparams.num_updates(self.total_timesteps) for task in tasks], float)
-        return updates, np.array([w[0].iterations for w in work], float), np.array([w[1].iterations for w in work], float)
+    def _arrange(
+        self, tasks: Sequence[Task], shape: Any, num_lanes: int, group: int
+    ) -> tuple[tuple[Task | None, ...], float, float]:
+        """Puts like tasks into one group and spreads groups over devices, the costliest first.
 
-    def _iteration_seconds(self, shape: Any, lanes_per_device: float) -> tuple[float, float]:
-        """Returns the time of one environment step and of one gradient evaluation, of all lanes."""
-        machine, (step_flops, gradient_flops) = self.machine, shape.flops(self._inputs, self._outputs)
-        envs, chunk = shape.num_envs, shape.chunk
-        step = machine.lane + envs * (step_flops / machine.flops + machine.environment)
-        gradient = machine.lane + chunk * gradient_flops / machine.flops
-        return machine.launch + lanes_per_device * step, machine.launch + lanes_per_device * gradient
+        Tasks beyond the lanes are taken to start together when those before them end.
 
-    def _lockstep(self, tasks: Sequence[Task], shape: Any, num_lanes: int) -> tuple[float, float]:
-        """Returns how often each of the two loop bodies runs; tasks must be ordered longest first.
-
-        While several lanes run, an update takes the most iterations that any of them needs. Tasks
-        beyond the lanes are taken to start when those before them end.
+        Returns:
+            The tasks in the order of lanes, estimated seconds and floating-point operations.
         """
-        updates, steps, gradients = self._loops(tasks, shape)
-        total_steps = total_gradients = 0.0
-        for start in range(0, len(tasks), num_lanes):
-            wave = slice(start, start + num_lanes)
-            lasting = -np.diff(np.append(updates[wave], 0.0))
-            total_steps += float(lasting @ np.maximum.accumulate(steps[wave]))
-            total_gradients += float(lasting @ np.maximum.accumulate(gradients[wave]))
-        return total_steps, total_gradients
-
-    def _seconds(self, tasks: Sequence[Task], shape: Any, num_lanes: int) -> float:
-        steps, gradients = self._lockstep(tasks, shape, num_lanes)
-        step_seconds, gradient_seconds = self._iteration_seconds(shape, num_lanes / self.num_devices)
-        return steps * step_seconds + gradients * gradient_seconds
-
-    def _padded_arithmetic(self, tasks: Sequence[Task], shape: Any, num_lanes: int) -> float:
-        steps, gradients = self._lockstep(tasks, shape, num_lanes)
+        work = {task: task.hyperparams.work(shape) for task in tasks}
+        updates = {task: task.hyperparams.num_updates(self.total_timesteps) for task in tasks}
+        step_seconds, gradient_seconds = self._iteration_seconds(shape, group)
         step_flops, gradient_flops = shape.flops(self._inputs, self._outputs)
-        return num_lanes * (steps * shape.num_envs * step_flops + gradients * shape.chunk * gradient_flops)
+        ordered = sorted(tasks, key=lambda task: (-updates[task], -work[task][1].iterations))
+        order: list[Task | None] = []
+        seconds = arithmetic = 0.0
+        for start in range(0, len(ordered), num_lanes):
+            groups = []
+            for first in range(start, min(start + num_lanes, len(ordered)), group):
+                members = ordered[first : min(first + group, start + num_lanes)]
+                lasting = -np.diff(np.array([*(updates[task] for task in members), 0.0]))
+                steps = lasting @ np.maximum.accumulate([work[task][0].iterations for task in members])
+                gradients = lasting @ np.maximum.accumulate([work[task][1].iterations for task in members])
+                groups.append((steps * step_seconds + gradients * gradient_seconds, members))
+                arithmetic += group * (steps * shape.num_envs * step_flops + gradients * shape.chunk * gradient_flops)
+            placed, longest = self._spread(groups, num_lanes, group)
+            seconds += longest
+            order += placed
+        return tuple(order), seconds, arithmetic
+
+    def _spread(
+        self, groups: list[tuple[float, list[Task]]], num_lanes: int, group: int
+    ) -> tuple[list[Task | None], float]:
+        """Gives each group to the device with least to do; returns tasks by lane and the longest device's time."""
+        room = num_lanes // self.num_devices // group
+        loads = [0.0] * self.num_devices
+        lanes: list[list[Task | None]] = [[] for _ in range(self.num_devices)]
+        for cost, members in sorted(groups, key=lambda item: -item[0]):
+            device = min((d for d in range(self.num_devices) if len(lanes[d]) < room * group), key=loads.__getitem__)
+            loads[device] += cost
+            lanes[device] += [*members, *[None] * (group - len(members))]
+        for held in lanes:
+            held += [None] * (room * group - len(held))
+        return [task for held in lanes for task in held], max(loads)
+
+    def _iteration_seconds(self, shape: Any, group: int) -> tuple[float, float]:
+        """Returns the time of one environment step and of one gradient evaluation of a group of lanes."""
+        machine, (step_flops, gradient_flops) = self.machine, shape.flops(self._inputs, self._outputs)
+        params = shape.num_params(self._inputs, self._outputs)
+        cached = 28 * params * group < machine.cache
+        optimizer = params * (machine.param if cached else machine.param_uncached)
+        rate = machine.flops * (machine.alone if group == 1 else 1.0)
+        step = machine.lane + shape.num_envs * (step_flops / rate + machine.environment)
+        gradient = machine.lane + optimizer + shape.chunk * gradient_flops / rate
+        return machine.launch + group * step, machine.launch + group * gradient
 
     def _arithmetic(self, task: Task) -> float:
         """Returns the floating-point operations of a task alone, in its exact shape."""
-        shape = task.hyperparams.shape(self.env)
-        updates = task.hyperparams.num_updates(self.total_timesteps)
-        flops = shape.flops(self._inputs, self._outputs)
-        return updates * sum(w.iterations * w.batch * f for w, f in zip(task.hyperparams.work(shape), flops, strict=True))
+        if task.hyperparams not in self._alone:
+            shape = task.hyperparams.shape(self.env)
+            flops = shape.flops(self._inputs, self._outputs)
+            each = sum(w.iterations * w.batch * f for w, f in zip(task.hyperparams.work(shape), flops, strict=True))
+            self._alone[task.hyperparams] = each * task.hyperparams.num_updates(self.total_timesteps)
+        return self._alone[task.hyperparams]
 
     def weight(self, task: Task) -> float:
         """Returns the estimated work of a task alone, for showing how much of a run is done."""

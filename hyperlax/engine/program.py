@@ -74,6 +74,8 @@ class Program:
         env: the environment.
         shape: static maxima, at least as large as every task that will be admitted.
         num_lanes: a multiple of the number of devices.
+        group: lanes of a device that run in lockstep, a divisor of its lanes; its groups run one after
+            the other, each as long as its own lanes need. All lanes of the device by default.
         total_timesteps: environment steps of every task.
         num_eval_episodes: episodes of one evaluation.
         run_seed: seed of the whole run.
@@ -87,6 +89,7 @@ class Program:
         shape: Any,
         *,
         num_lanes: int,
+        group: int | None = None,
         total_timesteps: int,
         num_eval_episodes: int,
         run_seed: int,
@@ -95,6 +98,7 @@ class Program:
         self.env, self.shape, self.num_lanes, self.mesh = env, shape, num_lanes, mesh
         self.total_timesteps, self.num_eval_episodes, self.run_seed = total_timesteps, num_eval_episodes, run_seed
         self.example = example
+        self.group = group or num_lanes // mesh.size
         self.agent = example.agent(env, shape)
         self.compile_seconds = 0.0
 
@@ -146,8 +150,17 @@ class Program:
 
     def _over_lanes(self, function: Any) -> Any:
         spec = PartitionSpec(AXIS)
-        batched = jax.vmap(function, axis_name=LANES)
-        return jax.shard_map(batched, mesh=self.mesh, in_specs=spec, out_specs=spec, check_vma=False)
+        lockstep = jax.vmap(function, axis_name=LANES)
+        groups = self.num_lanes // self.mesh.size // self.group
+
+        def on_device(*arguments: Any) -> Any:
+            if groups == 1:
+                return lockstep(*arguments)
+            grouped = jax.tree.map(lambda x: x.reshape(groups, self.group, *x.shape[1:]), arguments)
+            results = jax.lax.map(lambda group: lockstep(*group), grouped)
+            return jax.tree.map(lambda x: x.reshape(groups * self.group, *x.shape[2:]), results)
+
+        return jax.shard_map(on_device, mesh=self.mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
     def compile(self) -> None:
         """Compiles everything that the program does."""

@@ -14,7 +14,6 @@ from hyperlax.engine.program import Lanes, Program, Task
 from hyperlax.recipes.run_length import RunLength
 
 LONGEST_TICK = 5.0  # seconds between looks at the lanes
-MOST_IDLE = 0.1  # share of a tick that lanes at an evaluation point may wait for others
 
 
 class Sink(Protocol):
@@ -48,6 +47,11 @@ class Slot:
     def env_steps(self) -> int:
         """Environment steps done."""
         return self.updates * self.task.hyperparams.steps_per_update
+
+    @property
+    def interval(self) -> int:
+        """Updates from the last evaluation to the next."""
+        return self.points[self.passed] - (self.points[self.passed - 1] if self.passed else 0)
 
     @property
     def remaining(self) -> int:
@@ -98,54 +102,43 @@ class Scheduler:
     save_policies: bool = True
     utilisation: Utilisation = field(default_factory=Utilisation)
 
-    def run(self, tasks: Iterable[Task]) -> None:
-        """Runs all tasks to their end."""
-        queue = deque(tasks)
+    def run(self, tasks: Iterable[Task | None]) -> None:
+        """Runs all tasks to their end; the first are given to the lanes in order, None leaving one free."""
+        order = list(tasks)
         slots: list[Slot | None] = [None] * self.program.num_lanes
-        lanes = self.program.empty()
-        seconds_per_update = 0.0
-        while queue or any(slots):
-            lanes = self._admit(lanes, slots, queue)
-            updates = self._quantum(slots, seconds_per_update)
+        first: list[Task | None] = [*order[: len(slots)], *[None] * (len(slots) - len(order))]
+        queue = deque(task for task in order[len(slots) :] if task is not None)
+        # A lane that gets no task holds a copy of some task and never does an update of it.
+        filler = next(task for task in first if task is not None)
+        lanes = self.program.admit(self.program.empty(), [filler] * len(slots))
+        lanes = self._start(lanes, slots, first)
+        fraction = 0.1  # of the way to the next evaluation; the first tick shows how long it takes
+        while any(slots):
+            updates = self._quantum(slots, fraction)
             started = time.perf_counter()
             lanes, metrics = self.program.tick(lanes, updates)
             elapsed = time.perf_counter() - started
-            seconds_per_update = elapsed / updates.max()
+            fraction = min(1.0, fraction * LONGEST_TICK / elapsed)
             self._account(updates, elapsed)
             self._after_tick(lanes, slots, updates, metrics)
+            free = [slot is None for slot in slots]
+            if queue and any(free):
+                lanes = self._start(lanes, slots, [queue.popleft() if f and queue else None for f in free])
 
-    def _admit(self, lanes: Lanes, slots: list[Slot | None], queue: deque[Task]) -> Lanes:
-        """Starts queued tasks in free lanes; in the first round idle lanes get a copy that never runs."""
-        arrivals: list[Task | None] = []
-        first = all(slot is None for slot in slots)
-        filler = queue[0] if queue else None
-        for lane, slot in enumerate(slots):
-            task = queue.popleft() if slot is None and queue else None
+    def _start(self, lanes: Lanes, slots: list[Slot | None], arrivals: list[Task | None]) -> Lanes:
+        for lane, task in enumerate(arrivals):
             if task is not None:
                 slots[lane] = Slot(task, self._points(task), started=self.clock())
-            arrivals.append(filler if task is None and first else task)
-        return self.program.admit(lanes, arrivals) if any(arrivals) else lanes
+        return self.program.admit(lanes, arrivals)
 
     def _points(self, task: Task) -> list[int]:
         return [task.hyperparams.num_updates(steps) for steps in self.length.grid()]
 
-    def _quantum(self, slots: list[Slot | None], seconds_per_update: float) -> np.ndarray:
-        """Returns the updates of each lane in the next tick.
-
-        As many as let lanes that reach an evaluation point wait for a tenth of the tick at most, and
-        not more than a few seconds' worth.
-        """
+    def _quantum(self, slots: list[Slot | None], fraction: float) -> np.ndarray:
+        """Returns the updates of each lane in the next tick: the same share of its way to the next evaluation."""
         remaining = np.array([slot.remaining if slot else 0 for slot in slots])
-        running = remaining[remaining > 0]
-        longest = running.min()
-        for candidate in np.unique(running):
-            if np.maximum(candidate - running, 0).sum() <= MOST_IDLE * candidate * len(running):
-                longest = candidate
-        if seconds_per_update > 0:
-            longest = min(longest, max(1, int(LONGEST_TICK / seconds_per_update)))
-        else:
-            longest = min(longest, 8)  # the first tick shows how long an update takes
-        return np.minimum(remaining, longest)
+        intervals = np.array([slot.interval if slot else 0 for slot in slots])
+        return np.minimum(remaining, np.ceil(fraction * intervals).astype(int))
 
     def _account(self, updates: np.ndarray, elapsed: float) -> None:
         use = self.utilisation

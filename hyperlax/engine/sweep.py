@@ -89,10 +89,11 @@ class Sweep:
 
     def _compiled(self, planned: PlannedProgram) -> Program:
         program = Program(
-            planned.tasks[0].hyperparams,
+            planned.real_tasks[0].hyperparams,
             self.env,
             planned.shape,
             num_lanes=planned.num_lanes,
+            group=planned.group,
             total_timesteps=self.length.total_timesteps,
             num_eval_episodes=self.length.num_eval_episodes,
             run_seed=self.run_seed,
@@ -120,9 +121,10 @@ class Sweep:
         """Returns the prediction for one program beside what happened."""
         return {
             "program": number,
-            "samples": sorted({task.sample_id for task in planned.tasks}),
-            "tasks": len(planned.tasks),
+            "samples": sorted({task.sample_id for task in planned.real_tasks}),
+            "tasks": len(planned.real_tasks),
             "lanes": planned.num_lanes,
+            "lockstep": planned.group,
             "shape": planned.shape.describe(),
             "predicted_seconds": round(planned.seconds, 2),
             "run_seconds": round(use.run_seconds, 2),
@@ -138,7 +140,7 @@ class Sweep:
 
     def _report_failure(self, number: int, planned: PlannedProgram, error: Exception) -> None:
         ended = self._progress.finished
-        for task in planned.tasks:
+        for task in planned.real_tasks:
             if task not in ended:
                 message = f"{type(error).__name__}: {error}".splitlines()[0][:500]
                 self.sink.lane_finished(task.sample_id, task.seed, "FAILED", 0, program=number, message=message)
@@ -153,16 +155,16 @@ class Sweep:
             ``(num_seeds,)`` mean returns of the last evaluation, NaN where a seed diverged.
         """
         number, planned = next(
-            (n, p) for n, p in enumerate(self.plan.programs) if any(t.sample_id == sample_id for t in p.tasks)
+            (n, p) for n, p in enumerate(self.plan.programs) if any(t.sample_id == sample_id for t in p.real_tasks)
         )
-        task = next(task for task in planned.tasks if task.sample_id == sample_id)
-        first = 1 + max(task.seed for planned in self.plan.programs for task in planned.tasks)
-        tasks = [replace(task, seed=first + i) for i in range(num_seeds)]
+        task = next(task for task in planned.real_tasks if task.sample_id == sample_id)
+        first = 1 + max(task.seed for planned in self.plan.programs for task in planned.real_tasks)
+        tasks: list[Task | None] = [replace(task, seed=first + i) for i in range(num_seeds)]
         collected = _LastReturns()
         once = replace(self.length, num_evaluations=1)
         program = self.programs[number]
         Scheduler(program, number, once, collected, self.clock, _ignore, save_policies=False).run(tasks)
-        return np.array([collected.returns.get(task.seed, np.nan) for task in tasks])
+        return np.array([collected.returns.get(task.seed, np.nan) for task in tasks if task])
 
 
 def _ignore(*_: Any, **__: Any) -> None:
@@ -186,7 +188,7 @@ class _Progress:
 
     def __init__(self, planner: Planner, plan: Plan, display: Any) -> None:
         self._display = display
-        tasks = [task for program in plan.programs for task in program.tasks]
+        tasks = [task for program in plan.programs for task in program.real_tasks]
         self._weights = {task: planner.weight(task) for task in tasks}
         self._updates = {task: task.hyperparams.num_updates(planner.total_timesteps) for task in tasks}
         self._total = sum(self._weights.values())
@@ -214,5 +216,3 @@ class _Progress:
     def _show(self) -> None:
         fraction = min(1.0, self._done / self._total)
         self._display.update(len(self.finished), int(self._env_steps), fraction, self._best, self._note)
-
-

@@ -124,9 +124,7 @@ class MLPShape:
     def merge(self, other: MLPShape) -> MLPShape:
         """Returns the least shape that holds both."""
         depth = max(len(self.layer_sizes), len(other.layer_sizes))
-        widths = [
-            max(s.layer_sizes[i] for s in (self, other) if i < len(s.layer_sizes)) for i in range(depth)
-        ]
+        widths = [max(s.layer_sizes[i] for s in (self, other) if i < len(s.layer_sizes)) for i in range(depth)]
         return MLPShape(
             tuple(widths),
             tuple(min(pair) for pair in zip(self.smallest, other.smallest, strict=False)),
@@ -215,7 +213,8 @@ class MLPTorso(nn.Module):
             if True in shape.layer_norms:
                 # A layer that the lane skips has no valid unit, and the mean of nothing is NaN.
                 counted = valid | (layer >= lane.depth)
-                norm = nn.LayerNorm(reduction_axes=0, feature_axes=0, name=f"norm_{layer}")
+                # The mean of squares less the square of the mean loses the digits of a small variance.
+                norm = nn.LayerNorm(reduction_axes=0, feature_axes=0, use_fast_variance=False, name=f"norm_{layer}")
                 normed = norm(hidden, mask=None if shape.is_full(layer, width) else counted)
                 hidden = normed if len(shape.layer_norms) == 1 else jnp.where(lane.use_layer_norm, normed, hidden)
             hidden = self._activate(hidden, lane.activation)
@@ -233,4 +232,3 @@ class MLPTorso(nn.Module):
         for i, name in enumerate(names[1:], start=1):
             out = jnp.where(index == i, ACTIVATIONS[name](x), out)
         return out
-
