@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import jax
 import numpy as np
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_NUM_SAMPLES = 16
 
-Samples = str | os.PathLike[str] | pd.DataFrame | Sequence[Mapping[str, object] | Sample]
+Samples: TypeAlias = str | os.PathLike[str] | pd.DataFrame | Sequence[Mapping[str, object] | Sample]
 
 
 def sweep(
@@ -118,7 +118,7 @@ def sweep(
     plan = _plan(planner, tasks, sequential, group_by_structure)
     if dry_run:
         return plan
-    directory = create_run_directory(output_root, recipe.group, env.name)
+    directory = create_run_directory(Path(output_root), recipe.group, env.name)
     log.info("results go to %s; the plan:\n%s", directory, plan.describe())
     firsts = tasks[:: length.num_seeds]
     everything = [Sample(task.sample_id, flatten(task.hyperparams)) for task in firsts]
@@ -301,8 +301,8 @@ def load_policy(
     Raises:
         UserError: there is no such policy.
     """
-    arrays, details = load_policy_arrays(path, sample_id, seed)
-    info = load_run(path).info
+    arrays, details = load_policy_arrays(Path(path), sample_id, seed)
+    info = load_run(Path(path)).info
     environment = env if env is not None else make(details["environment"])
     algorithm, network = ALGORITHMS[info["algorithm"]](), NETWORKS[info["network"]]()
     networks = {field.name: network() for field in fields(algorithm) if field.name.endswith("_network")}

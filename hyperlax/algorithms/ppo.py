@@ -30,8 +30,17 @@ from hyperlax.networks.distributions import distribution_for
 from hyperlax.networks.mlp import MLP
 from hyperlax.networks.network import Network
 from hyperlax.networks.padding import Vector, flat, nested_dict
-from hyperlax.spaces.distributions import Categorical, LogUniform, Uniform
-from hyperlax.spaces.hyperparameters import at_least, fraction, hyperparameter, nested, non_negative, positive
+from hyperlax.spaces import (
+    Categorical,
+    LogUniform,
+    Uniform,
+    at_least,
+    fraction,
+    hyperparameter,
+    nested,
+    non_negative,
+    positive,
+)
 
 RESET, ACT, STEP, SHUFFLE = range(4)  # purposes of random numbers
 

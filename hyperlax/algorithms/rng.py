@@ -64,7 +64,7 @@ UNROLLED = define_prng_impl(
     seed=_seed,
     split=_split,
     random_bits=_random_bits,
-    fold_in=_fold_in,
+    fold_in=_fold_in,  # type: ignore[arg-type]  # JAX passes an array, whatever its annotation says
     name="threefry2x32_unrolled",
     tag="tfu",
 )

@@ -12,12 +12,12 @@ class RunningStatistics(NamedTuple):
     """Count, mean and sum of squared deviations, merged batch by batch (Chan et al., 1983).
 
     Attributes:
-        count: float32 scalar.
+        rows: float32 scalar, how many rows were added.
         mean: ``(features,)``.
         squares: ``(features,)``, sum of squared deviations from the mean.
     """
 
-    count: jax.Array
+    rows: jax.Array
     mean: jax.Array
     squares: jax.Array
 
@@ -34,20 +34,20 @@ class RunningStatistics(NamedTuple):
             valid: ``(rows,)`` bool; other rows do not count, and may be none.
         """
         weight = valid.astype(batch.dtype)[:, None]
-        rows = weight.sum()
-        mean = jnp.where(valid[:, None], batch, 0).sum(0) / jnp.maximum(rows, 1.0)
+        added = weight.sum()
+        mean = jnp.where(valid[:, None], batch, 0).sum(0) / jnp.maximum(added, 1.0)
         squares = (weight * (jnp.where(valid[:, None], batch, 0) - mean) ** 2).sum(0)
-        total = jnp.maximum(self.count + rows, 1.0)
+        total = jnp.maximum(self.rows + added, 1.0)
         delta = mean - self.mean
         return RunningStatistics(
-            self.count + rows,
-            self.mean + delta * rows / total,
-            self.squares + squares + delta**2 * self.count * rows / total,
+            self.rows + added,
+            self.mean + delta * added / total,
+            self.squares + squares + delta**2 * self.rows * added / total,
         )
 
     def deviation(self) -> jax.Array:
         """Returns the standard deviation, ``(features,)``; 1 before there are any data."""
-        variance = jnp.where(self.count > 0, self.squares / jnp.maximum(self.count, 1.0), 1.0)
+        variance = jnp.where(self.rows > 0, self.squares / jnp.maximum(self.rows, 1.0), 1.0)
         return jnp.sqrt(variance + 1e-8)
 
 

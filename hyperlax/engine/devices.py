@@ -25,7 +25,7 @@ def configure(cache: bool = True) -> None:
             jax.config.update("jax_num_cpu_devices", num_cores())
         except RuntimeError:
             pass  # the user's program has already used JAX: its devices are what there is
-    if cache and jax.config.jax_compilation_cache_dir is None:
+    if cache and getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         directory = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hyperlax" / "xla"
         try:
             directory.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -146,7 +146,8 @@ class Plan:
     def describe(self) -> str:
         """Returns the plan as a table in plain text."""
         lines = [
-            f"{'program':>7} {'samples':>7} {'tasks':>6} {'lanes':>6} {'lockstep':>8} {'padding':>8} {'memory':>10} {'seconds':>9}  shape"
+            f"{'program':>7} {'samples':>7} {'tasks':>6} {'lanes':>6} {'lockstep':>8} {'padding':>8} {'memory':>10} "
+            f"{'seconds':>9}  shape"
         ]
         for number, program in enumerate(self.programs):
             samples = len({task.sample_id for task in program.real_tasks})
@@ -234,15 +235,16 @@ class Planner:
         while len(groups) > most:
             step += 0.5
             tasks = [task for group in groups for task in group]
-            groups = self._group(tasks, lambda task, s=step: tuple(round(x / s) for x in self._signature(task)))
+            groups = self._group(tasks, partial(self._signature, step=step))
         return groups
 
-    def _signature(self, task: Task) -> tuple[float, ...]:
-        """Returns logarithms of what must be alike for tasks to waste little of each other's time."""
+    def _signature(self, task: Task, step: float) -> tuple[int, ...]:
+        """Returns what must be alike for tasks to share a program well, on a logarithmic grid."""
         hyperparams = task.hyperparams
-        work = hyperparams.work(hyperparams.shape(self.env))
-        numbers = [hyperparams.num_updates(self.total_timesteps), *(x for w in work for x in w)]
-        return tuple(math.log2(n) for n in numbers)
+        shape = hyperparams.shape(self.env)
+        numbers = [hyperparams.num_updates(self.total_timesteps), shape.num_params(self._inputs, self._outputs)]
+        numbers += [x for work in hyperparams.work(shape) for x in work]
+        return tuple(round(math.log2(n) / step) for n in numbers)
 
     def _merge(self, programs: list[PlannedProgram]) -> list[PlannedProgram]:
         """Merges the pair that saves most until no pair saves anything."""
@@ -299,7 +301,8 @@ class Planner:
             )
         lanes = min(-(-min(num_tasks, self.max_lanes) // self.num_devices) * self.num_devices, fit)
         rounds = -(-num_tasks // lanes)  # the same number of rounds with fewer lanes wastes less
-        lanes = min(lanes, -(-(-(-num_tasks // rounds)) // self.num_devices) * self.num_devices)
+        per_round = -(-num_tasks // rounds)
+        lanes = min(lanes, -(-per_round // self.num_devices) * self.num_devices)
         return lanes, lanes * each
 
     def _arrange(
@@ -326,7 +329,7 @@ class Planner:
                 lasting = -np.diff(np.array([*(updates[task] for task in members), 0.0]))
                 steps = lasting @ np.maximum.accumulate([work[task][0].iterations for task in members])
                 gradients = lasting @ np.maximum.accumulate([work[task][1].iterations for task in members])
-                groups.append((steps * step_seconds + gradients * gradient_seconds, members))
+                groups.append((float(steps * step_seconds + gradients * gradient_seconds), members))
                 arithmetic += group * (steps * shape.num_envs * step_flops + gradients * shape.chunk * gradient_flops)
             placed, longest = self._spread(groups, num_lanes, group)
             seconds += longest

@@ -20,8 +20,10 @@ from hyperlax.environments.protocol import Environment
 from hyperlax.spaces.hyperparameters import flatten
 
 TRAINING, EVALUATION, PARAMETERS = 0, 1, 2  # purposes of a lane's random numbers
-QUICKLY = {"xla_backend_optimization_level": 0}  # for code that runs once
-WELL = {"xla_backend_optimization_level": 1}  # compiles in 2/3 of the time of level 3, runs as fast
+QUICKLY: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}  # for code that runs once
+WELL: dict[str, str | bool] = {
+    "xla_backend_optimization_level": "1"
+}  # compiles in 2/3 of the time of level 3, runs as fast
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,10 @@ class Lanes(NamedTuple):
         diverged: whether something that is learnt became non-finite; such a lane does no more updates.
     """
 
-    keys: jax.Array
+    keys: Any
     hyperparams: Any
     state: Any
-    diverged: jax.Array
+    diverged: Any
 
 
 def entropy(run_seed: int, task: Task, purpose: int) -> list[int]:
@@ -187,7 +189,7 @@ class Program:
 
     def memory_bytes(self) -> int:
         """Returns what the compiled program takes on all devices while it trains."""
-        analysis = self._compiled_tick.memory_analysis()
+        analysis: Any = self._compiled_tick.memory_analysis()
         each = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes + analysis.output_size_in_bytes
         return (each - analysis.alias_size_in_bytes) * self.mesh.size
 

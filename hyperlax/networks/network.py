@@ -8,7 +8,7 @@ asks which family it has.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Protocol, Self
 
@@ -21,7 +21,7 @@ from hyperlax.networks.mlp import Dense, orthogonal
 from hyperlax.networks.padding import Params, cut, pad
 
 
-class TorsoShape(Protocol):
+class TorsoShape(Hashable, Protocol):
     """Static maxima of one family, for which a program is compiled; hashable."""
 
     def merge(self, other: Self) -> Self: ...
@@ -122,4 +122,5 @@ class Network:
 
     def __call__(self, params: Params, x: jax.Array, lane: Any) -> jax.Array:
         """Maps ``(num_inputs, batch)`` to ``(num_outputs, batch)``."""
-        return self.module.apply({"params": params}, x, lane)
+        outputs: Any = self.module.apply({"params": params}, x, lane)
+        return outputs
