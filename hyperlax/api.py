@@ -187,7 +187,7 @@ def _tasks(
     recipe: Recipe, env: Environment, samples: Sequence[Sample], overrides: Mapping[str, object], length: RunLength
 ) -> list[Task]:
     """Returns every (sample, seed) with its complete, checked hyperparameters."""
-    defaults = recipe.defaults_for(env.name)
+    defaults = replace(recipe.defaults_for(env.name), overrides)
     tasks = []
     for sample in samples:
         try:

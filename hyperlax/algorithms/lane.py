@@ -70,7 +70,7 @@ def permutation(key: jax.Array, count: jax.Array, size: int) -> jax.Array:
     """
     index = jnp.arange(size, dtype=jnp.uint32)
     index_bits = (32 - jax.lax.clz(jnp.maximum(count - 1, 1).astype(jnp.uint32))).astype(jnp.uint32)
-    word = (jax.random.bits(key, (size,)) << index_bits) | index
+    word = (jax.random.bits(key, (size,), jnp.uint32) << index_bits) | index
     word = jnp.where(index < count.astype(jnp.uint32), word, jnp.uint32(0xFFFFFFFF))
     order = jax.lax.sort(word) & ((jnp.uint32(1) << index_bits) - 1)
     return jnp.minimum(order, (count - 1).astype(jnp.uint32)).astype(jnp.int32)

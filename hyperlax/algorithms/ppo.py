@@ -245,20 +245,21 @@ class PPOShape:
         """Returns the number of parameters of actor and critic, padding included."""
         return self.actor.num_params(num_inputs, num_outputs) + self.critic.num_params(num_inputs, 1)
 
-    def memory(self, num_inputs: int, num_outputs: int, state_numbers: int) -> int:
-        """Returns bytes of one lane: state, rollout, and what a gradient evaluation needs.
+    def memory(self, num_inputs: int, num_outputs: int, state_numbers: int) -> tuple[int, int]:
+        """Returns bytes that one lane keeps, and bytes that it needs while it works.
 
         Args:
             num_inputs: features of an observation.
             num_outputs: outputs of the actor.
             state_numbers: numbers in the state of one environment.
         """
+        params = self.num_params(num_inputs, num_outputs)
+        kept = 3 * params + self.num_envs * (num_inputs + state_numbers + 2)
         rows = (self.rollout_length + 1) * self.num_envs
-        rollout = rows * (6 * num_inputs + 4 * num_outputs + 30 + 2 * state_numbers)
+        rollout = rows * (6 * num_inputs + 4 * num_outputs + 20 + state_numbers)
         widths = sum(self.actor.layer_sizes) + sum(self.critic.layer_sizes)
-        activations = 6 * max(self.chunk, min(rows, max(256, self.num_envs))) * (widths + num_inputs + num_outputs)
-        params = 10 * self.num_params(num_inputs, num_outputs)
-        return 4 * (rollout + activations + params)
+        activations = 4 * max(self.chunk, min(rows, max(256, self.num_envs))) * (widths + num_inputs + num_outputs)
+        return 4 * 2 * kept, 4 * (rollout + activations + 6 * params)
 
 
 class PPOLane(NamedTuple):

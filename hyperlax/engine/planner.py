@@ -19,7 +19,6 @@ from functools import partial, reduce
 from typing import Any
 
 import jax
-import numpy as np
 
 from hyperlax.engine.program import Task
 from hyperlax.environments.protocol import Discrete, Environment, observation_size
@@ -69,7 +68,7 @@ MACHINES = {
         flops=70e9,
         alone=0.85,
         environment=200e-9,
-        groups=(1, 2, 4, 8),
+        groups=(1, 4),
         max_lanes=64,
     ),
     # Estimated, not measured.
@@ -229,11 +228,11 @@ class Planner:
             groups.setdefault(key(task), []).append(task)
         return list(groups.values())
 
-    def _coarsen(self, groups: list[list[Task]], most: int = 96) -> list[list[Task]]:
+    def _coarsen(self, groups: list[list[Task]], most: int = 64) -> list[list[Task]]:
         """Joins groups of like work until pairs of them can be compared in about a second."""
-        step = 0.0
+        step = 0.25
         while len(groups) > most:
-            step += 0.5
+            step *= 1.5
             tasks = [task for group in groups for task in group]
             groups = self._group(tasks, partial(self._signature, step=step))
         return groups
@@ -275,35 +274,37 @@ class Planner:
         merged = reduce(lambda a, b: a.merge(b), {task.hyperparams.shape(self.env) for task in tasks})
         best: PlannedProgram | None = None
         for shape in merged.variants():
-            num_lanes, memory = self._lanes(shape, len(tasks))
-            each = num_lanes // self.num_devices
-            for group in sorted({min(g or each, each) for g in self.machine.groups}):
-                if each % group == 0:
-                    order, seconds, arithmetic = self._arrange(tasks, shape, num_lanes, group)
-                    if best is None or seconds < best.seconds:
-                        padding = max(0.0, 1.0 - sum(map(self._arithmetic, tasks)) / arithmetic)
-                        best = PlannedProgram(order, shape, num_lanes, group, seconds, padding, memory)
+            for wanted in self.machine.groups:
+                num_lanes, group, memory = self._lanes(shape, len(tasks), wanted)
+                order, seconds, arithmetic = self._arrange(tasks, shape, num_lanes, group)
+                if best is None or seconds < best.seconds:
+                    padding = max(0.0, 1.0 - sum(map(self._arithmetic, tasks)) / arithmetic)
+                    best = PlannedProgram(order, shape, num_lanes, group, seconds, padding, memory)
         assert best is not None
         return best
 
-    def _lanes(self, shape: Any, num_tasks: int) -> tuple[int, int]:
-        """Returns how many lanes a program gets, and the bytes they need.
+    def _lanes(self, shape: Any, num_tasks: int, group: int) -> tuple[int, int, int]:
+        """Returns how many lanes a program gets, how many in lockstep, and the bytes they need.
 
         Raises:
             UserError: not even one lane on each device fits.
         """
-        each = shape.memory(self._inputs, self._outputs, self._state_numbers)
-        fit = self.memory // each // self.num_devices * self.num_devices
-        if fit < self.num_devices:
+        kept, working = shape.memory(self._inputs, self._outputs, self._state_numbers)
+        each = -(-min(num_tasks, self.max_lanes) // self.num_devices)
+        share = self.memory // self.num_devices
+        if share < kept + working:
             raise UserError(
-                f"memory does not suffice: {self.num_devices} lanes need {self.num_devices * each / 2**30:.2f} GiB, "
-                f"{self.memory / 2**30:.2f} GiB may be used; smaller are total_num_envs, rollout_length, layer_sizes"
+                f"memory does not suffice: a lane on each of {self.num_devices} devices needs "
+                f"{self.num_devices * (kept + working) / 2**30:.2f} GiB, {self.memory / 2**30:.2f} GiB may be used; "
+                "total_num_envs, rollout_length and layer_sizes decide what a lane needs"
             )
-        lanes = min(-(-min(num_tasks, self.max_lanes) // self.num_devices) * self.num_devices, fit)
-        rounds = -(-num_tasks // lanes)  # the same number of rounds with fewer lanes wastes less
-        per_round = -(-num_tasks // rounds)
-        lanes = min(lanes, -(-per_round // self.num_devices) * self.num_devices)
-        return lanes, lanes * each
+        group = max(1, min(group or each, each, share // (kept + working)))
+        each = min(each, (share - group * working) // kept)
+        rounds = -(-num_tasks // (each * self.num_devices))  # as many rounds with fewer lanes waste less
+        each = -(-num_tasks // (rounds * self.num_devices))
+        group = min(group, each)
+        each = -(-each // group) * group
+        return each * self.num_devices, group, self.num_devices * (each * kept + group * working)
 
     def _arrange(
         self, tasks: Sequence[Task], shape: Any, num_lanes: int, group: int
@@ -315,21 +316,23 @@ class Planner:
         Returns:
             The tasks in the order of lanes, estimated seconds and floating-point operations.
         """
-        work = {task: task.hyperparams.work(shape) for task in tasks}
-        updates = {task: task.hyperparams.num_updates(self.total_timesteps) for task in tasks}
+        rows = []
+        for task in tasks:
+            steps, gradients = task.hyperparams.work(shape)
+            rows.append(
+                (task.hyperparams.num_updates(self.total_timesteps), gradients.iterations, steps.iterations, task)
+            )
+        rows.sort(key=lambda row: row[:3], reverse=True)
         step_seconds, gradient_seconds = self._iteration_seconds(shape, group)
         step_flops, gradient_flops = shape.flops(self._inputs, self._outputs)
-        ordered = sorted(tasks, key=lambda task: (-updates[task], -work[task][1].iterations))
         order: list[Task | None] = []
         seconds = arithmetic = 0.0
-        for start in range(0, len(ordered), num_lanes):
+        for start in range(0, len(rows), num_lanes):
             groups = []
-            for first in range(start, min(start + num_lanes, len(ordered)), group):
-                members = ordered[first : min(first + group, start + num_lanes)]
-                lasting = -np.diff(np.array([*(updates[task] for task in members), 0.0]))
-                steps = lasting @ np.maximum.accumulate([work[task][0].iterations for task in members])
-                gradients = lasting @ np.maximum.accumulate([work[task][1].iterations for task in members])
-                groups.append((float(steps * step_seconds + gradients * gradient_seconds), members))
+            for first in range(start, min(start + num_lanes, len(rows)), group):
+                members = rows[first : min(first + group, start + num_lanes)]
+                steps, gradients = _lockstep(members)
+                groups.append((steps * step_seconds + gradients * gradient_seconds, [row[3] for row in members]))
                 arithmetic += group * (steps * shape.num_envs * step_flops + gradients * shape.chunk * gradient_flops)
             placed, longest = self._spread(groups, num_lanes, group)
             seconds += longest
@@ -374,3 +377,17 @@ class Planner:
     def weight(self, task: Task) -> float:
         """Returns the estimated work of a task alone, for showing how much of a run is done."""
         return self._arithmetic(task)
+
+
+def _lockstep(members: Sequence[tuple[int, int, int, Task]]) -> tuple[int, int]:
+    """Returns how often the two loop bodies of a group run; members are ordered by updates, most first.
+
+    As long as several members run, an update takes the most iterations that any of them needs.
+    """
+    total_steps = total_gradients = most_steps = most_gradients = 0
+    for number, (updates, gradients, steps, _) in enumerate(members):
+        most_steps, most_gradients = max(most_steps, steps), max(most_gradients, gradients)
+        lasting = updates - (members[number + 1][0] if number + 1 < len(members) else 0)
+        total_steps += lasting * most_steps
+        total_gradients += lasting * most_gradients
+    return total_steps, total_gradients

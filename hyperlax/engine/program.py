@@ -26,7 +26,7 @@ WELL: dict[str, str | bool] = {
 }  # compiles in 2/3 of the time of level 3, runs as fast
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """One (sample, seed) to be run in some lane.
 
