@@ -52,10 +52,10 @@ class PPO:
     actor_network: Any = nested(MLP)
     critic_network: Any = nested(MLP)
     actor_lr: float = hyperparameter(
-        3e-4, LogUniform(1e-5, 1e-3), kind="scalar", description="Adam step size of the actor", check=positive
+        1e-3, LogUniform(1e-5, 1e-3), kind="scalar", description="Adam step size of the actor", check=positive
     )
     critic_lr: float = hyperparameter(
-        3e-4, LogUniform(1e-5, 1e-3), kind="scalar", description="Adam step size of the critic", check=positive
+        1e-3, LogUniform(1e-5, 1e-3), kind="scalar", description="Adam step size of the critic", check=positive
     )
     gamma: float = hyperparameter(
         0.99, Uniform(0.9, 0.999), kind="scalar", description="discount per step", check=fraction
@@ -67,7 +67,7 @@ class PPO:
         0.2, Uniform(0.1, 0.3), kind="scalar", description="clip of the probability ratio at 1 ± this", check=positive
     )
     ent_coef: float = hyperparameter(
-        0.01, LogUniform(1e-4, 1e-1), kind="scalar", description="weight of the entropy bonus", check=non_negative
+        0.005, LogUniform(1e-4, 1e-1), kind="scalar", description="weight of the entropy bonus", check=non_negative
     )
     vf_coef: float = hyperparameter(
         0.5, Uniform(0.25, 0.75), kind="scalar", description="weight of the value loss", check=non_negative
@@ -76,18 +76,18 @@ class PPO:
         0.5, Uniform(0.1, 1.0), kind="scalar", description="clip of each network's gradient norm", check=positive
     )
     rollout_length: int = hyperparameter(
-        128, Categorical((16, 32, 64, 128)), kind="structural", description="steps per environment and update",
+        64, Categorical((16, 32, 64, 128)), kind="structural", description="steps per environment and update",
         check=at_least(1),
     )  # fmt: skip
     epochs: int = hyperparameter(
-        4, Categorical((1, 2, 4, 8)), kind="structural", description="passes over a rollout", check=at_least(1)
+        8, Categorical((1, 2, 4, 8)), kind="structural", description="passes over a rollout", check=at_least(1)
     )
     num_minibatches: int = hyperparameter(
-        4, Categorical((2, 4, 8, 16)), kind="structural", description="minibatches per epoch; must divide the rollout",
+        8, Categorical((2, 4, 8, 16)), kind="structural", description="minibatches per epoch; must divide the rollout",
         check=at_least(1),
     )  # fmt: skip
     total_num_envs: int = hyperparameter(
-        8, Categorical((8, 16, 32)), kind="structural", description="environments stepped at once", check=at_least(1)
+        16, Categorical((8, 16, 32)), kind="structural", description="environments stepped at once", check=at_least(1)
     )
     standardize_advantages: bool = hyperparameter(
         True, Categorical((True, False)), kind="scalar", description="to mean 0 and deviation 1 over the rollout"
@@ -99,7 +99,7 @@ class PPO:
         True, Categorical((True, False)), kind="scalar", description="by running mean and deviation"
     )
     normalize_rewards: bool = hyperparameter(
-        False, Categorical((True, False)), kind="scalar", description="by the running deviation of discounted returns"
+        True, Categorical((True, False)), kind="scalar", description="by the running deviation of discounted returns"
     )
 
     @property

@@ -19,10 +19,13 @@ from functools import partial, reduce
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from hyperlax.engine.program import Task
+from hyperlax.environments import vector
 from hyperlax.environments.protocol import Discrete, Environment, observation_size
 from hyperlax.errors import UserError
+from hyperlax.networks.distributions import distribution_for
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Machine:
         cache: bytes; a parameter takes some 28 with optimiser state, gradient and copies.
         flops: floating-point operations a second within networks.
         alone: factor on it for a group of one lane, whose products are not batched.
-        environment: one step of one copy of a cheap environment, with all that is done per transition.
+        transition: all that is done for one environment step besides the network and the environment.
+        operation: one primitive operation of one copy of an environment.
         groups: candidates for the number of lanes that run in lockstep; 0 stands for all of a device.
         max_lanes: more lanes on a device do not help any more.
     """
@@ -51,7 +55,8 @@ class Machine:
     cache: float
     flops: float
     alone: float
-    environment: float
+    transition: float
+    operation: float
     groups: tuple[int, ...]
     max_lanes: int
 
@@ -67,7 +72,8 @@ MACHINES = {
         cache=3e6,
         flops=70e9,
         alone=0.85,
-        environment=200e-9,
+        transition=150e-9,
+        operation=0.55e-9,
         groups=(1, 4),
         max_lanes=64,
     ),
@@ -81,7 +87,8 @@ MACHINES = {
         cache=1e15,
         flops=5e12,
         alone=1.0,
-        environment=0.1e-9,
+        transition=0.1e-9,
+        operation=2e-12,
         groups=(0,),
         max_lanes=4096,
     ),
@@ -189,8 +196,11 @@ class Planner:
         self.max_lanes = max_lanes or machine.max_lanes * num_devices
         self._alone: dict[Any, float] = {}
         self._inputs = observation_size(env)
-        self._outputs = env.action_space.n if isinstance(env.action_space, Discrete) else env.action_space.size
+        self._outputs = distribution_for(env.action_space).num_parameters
         state, _ = jax.eval_shape(env.reset, jax.random.key(0))
+        action = jnp.int32(0) if isinstance(env.action_space, Discrete) else jnp.zeros(env.action_space.size)
+        operations = vector.count_operations(env.step, jax.random.key(0), state, action)
+        self._env_seconds = machine.operation * operations
         self._state_numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state))
 
     # --- plans -----------------------------------------------------------------------------------
@@ -361,7 +371,7 @@ class Planner:
         cached = 28 * params * group < machine.cache
         optimizer = params * (machine.param if cached else machine.param_uncached)
         rate = machine.flops * (machine.alone if group == 1 else 1.0)
-        step = machine.lane + shape.num_envs * (step_flops / rate + machine.environment)
+        step = machine.lane + shape.num_envs * (step_flops / rate + machine.transition + self._env_seconds)
         gradient = machine.lane + optimizer + shape.chunk * gradient_flops / rate
         return machine.launch + group * step, machine.launch + group * gradient
 

@@ -45,8 +45,8 @@ class Recipe:
         return f"{self.algorithm}_{self.network}"
 
     def defaults_for(self, env_name: str) -> Any:
-        """Returns the hyperparameters of a single run on an environment."""
-        return replace(self.defaults, self.tuned.get(env_name, {}))
+        """Returns the hyperparameters of a single run on an environment, whatever its backend."""
+        return replace(self.defaults, self.tuned.get(env_name.partition("@")[0], {}))
 
 
 _RECIPES: dict[str, Callable[[], Recipe]] = {}

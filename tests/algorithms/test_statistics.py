@@ -24,7 +24,7 @@ def test_merging_batch_by_batch_is_the_mean_and_variance_of_all(sizes):
         rows[~valid] = rng.choice([np.nan, np.inf, 1e30])  # padding may hold anything
         statistics = statistics.merge(jnp.asarray(rows), jnp.asarray(valid))
     everything = np.concatenate(seen).astype(np.float64)
-    assert statistics.count == len(everything)
+    assert statistics.rows == len(everything)
     np.testing.assert_allclose(statistics.mean, everything.mean(0), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(statistics.deviation(), np.sqrt(everything.var(0) + 1e-8), rtol=1e-5)
 

@@ -78,10 +78,7 @@ def padded_like(network, family, exact):
     return jax.tree_util.tree_map_with_path(fill, network.abstract_params(family))
 
 
-TOGETHER = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in GROUPS]
-
-
-@pytest.fixture(scope="module", params=TOGETHER, ids=str)
+@pytest.fixture(scope="module", params=GROUPS)
 def group(request):
     """Networks of one shape, their exact parameters, inputs, outputs and gradients of a random sum of outputs."""
     families = GROUPS[request.param]

@@ -1,0 +1,120 @@
+"""Our side of the speed comparison: one program of alike PPO lanes, planned as a sweep would, without a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import worker
+
+from hyperlax.algorithms.ppo import PPO
+from hyperlax.engine import devices
+from hyperlax.engine.planner import MACHINES, Planner
+from hyperlax.engine.program import Program, Task
+from hyperlax.environments import make
+
+# The work that both sides do: see also peer_rejax.py.
+CONFIGURATION = PPO(
+    rollout_length=128,
+    total_num_envs=8,
+    epochs=4,
+    num_minibatches=4,
+    normalize_observations=True,
+    decay_learning_rates=False,
+)
+
+
+class TrainingOnly(Program):
+    """A program that compiles no evaluation."""
+
+    def _evaluate(self, lanes: Any, wanted: Any, point: Any) -> Any:
+        nothing = jnp.zeros(self.num_eval_episodes)
+        return nothing, nothing
+
+
+def tasks(configurations: int, hyperparams: PPO = CONFIGURATION) -> list[Task]:
+    """Returns so many configurations that differ in their learning rates."""
+    rates = np.geomspace(1e-4, 1e-3, configurations)
+    return [Task(i, 0, replace(hyperparams, actor_lr=float(r), critic_lr=float(r))) for i, r in enumerate(rates)]
+
+
+class Trainer:
+    """One compiled program with the lanes that the planner gives so many alike configurations.
+
+    Args:
+        environment: a gymnax name.
+        configurations: to be trained.
+        hyperparams: of all of them, but for the learning rates.
+        steps: environment steps of each.
+        evaluation: whether to compile it.
+    """
+
+    def __init__(
+        self,
+        environment: str,
+        configurations: int,
+        *,
+        hyperparams: PPO = CONFIGURATION,
+        steps: int = 1_000_000,
+        evaluation: bool = False,
+    ) -> None:
+        env = make(f"gymnax.{environment}")
+        mesh = devices.local_mesh(min(configurations, devices.local_mesh().size))
+        machine = MACHINES["cpu" if mesh.devices.flat[0].platform == "cpu" else "gpu"]
+        planner = Planner(env, steps, mesh.size, machine, int(0.8 * devices.available_memory(mesh)))
+        (planned,) = planner.batched(tasks(configurations, hyperparams)).programs
+        self.tasks = planned.tasks
+        kind = Program if evaluation else TrainingOnly
+        self.program = kind(
+            hyperparams,
+            env,
+            planned.shape,
+            num_lanes=planned.num_lanes,
+            group=planned.group,
+            total_timesteps=steps,
+            num_eval_episodes=128,
+            run_seed=0,
+            mesh=mesh,
+        )
+        self.program.compile()
+
+    def start(self, wave: int = 0, lanes: Any = None) -> tuple[Any, np.ndarray]:
+        """Starts as many configurations as there are lanes; returns the lanes, and which of them do something."""
+        each = self.program.num_lanes
+        some = self.tasks[wave * each : (wave + 1) * each]
+        busy = np.array([task is not None for task in some] + [False] * (each - len(some)))
+        filler = next(task for task in some if task is not None)
+        filled = [task or filler for task in some] + [filler] * (each - len(some))
+        return self.program.admit(self.program.empty() if lanes is None else lanes, filled), busy
+
+    def train(self, updates: int) -> None:
+        """Trains all configurations from their start, one wave of lanes after the other."""
+        lanes = None
+        for wave in range(-(-len(self.tasks) // self.program.num_lanes)):
+            lanes, busy = self.start(wave, lanes)
+            lanes, _ = self.program.tick(lanes, busy * updates)  # reading the metrics waits for the device
+
+
+def prepare() -> dict[str, str]:
+    """Makes every core a device, imports what environments need, starts the backend and returns versions."""
+    import gymnax
+    import report
+
+    assert gymnax.make
+
+    devices.configure(cache=False)
+    devices.local_mesh()
+    return report.our_versions()
+
+
+def build(job: worker.Job) -> Callable[[], None]:
+    """Compiles a job; training starts with the initialisation of networks and environments."""
+    trainer = Trainer(job.environment, job.configurations, steps=job.steps, evaluation=job.evaluation)
+    return lambda: trainer.train(job.updates)
+
+
+if __name__ == "__main__":
+    worker.serve(prepare, build)

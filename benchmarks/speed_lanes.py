@@ -1,0 +1,115 @@
+"""Ours alone over numbers of lanes, on whatever devices JAX finds: steps/s, compile time, memory."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import report
+
+LANES = [1, 4, 16, 64, 256, 1024, 2048, 4096]
+COLUMNS = [
+    "environment", "configurations", "at_once", "lockstep", "devices", "updates", "steps_per_second", "update_ms",
+    "admit_seconds", "compile_seconds", "memory_mib",
+]  # fmt: skip
+PEER = "PureJaxRL's published 2048 agents of PPO on CartPole, one A100: near 10.4 million steps/s in all"
+
+
+def over_lanes(args: argparse.Namespace) -> None:
+    """Measures every number of lanes, writing each row at once, and then the table."""
+    import jax
+    from speed_hyperlax import prepare
+
+    versions = prepare()
+    found = jax.local_devices()
+    devices = f"{len(found)} × {found[0].device_kind} ({found[0].platform})"
+    path = args.output / f"lanes_{found[0].platform}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = []
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for environment in args.environments:
+            for configurations in args.configurations or LANES:
+                rows.append(_measure(environment, configurations, args))
+                shown = {name: float(f"{x:.5g}") if isinstance(x, float) else x for name, x in rows[-1].items()}
+                writer.writerow(shown)
+                file.flush()
+                print(", ".join(f"{name} {x}" for name, x in shown.items()), flush=True)
+    heading = report.heading(
+        "Steps per second over lanes, hyperlax alone",
+        devices=devices,
+        versions=versions,
+        work=f"PPO, {args.num_envs} environments × 128 steps, 4 epochs × 4 minibatches, actor and critic of 2×64 tanh, "
+        "observations normalised, learning rates 1e-4 … 1e-3; training only, medians",
+        beside=PEER,
+    )
+    report.write(path.with_suffix(".md"), heading + "\n" + _table(rows))
+
+
+def _measure(environment: str, configurations: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Returns one row: runs of a few seconds each, after one that shows how long an update takes."""
+    import jax
+    from speed_hyperlax import CONFIGURATION, Trainer
+
+    hyperparams = replace(CONFIGURATION, total_num_envs=args.num_envs)
+    trainer = Trainer(environment, configurations, hyperparams=hyperparams)
+    program = trainer.program
+    lanes, busy = trainer.start()
+    lanes, _ = program.tick(lanes, busy * 1)
+    started = time.perf_counter()
+    lanes, _ = jax.block_until_ready(trainer.start(0, lanes))
+    admitted = time.perf_counter()
+    lanes, _ = program.tick(lanes, busy * 1)
+    updates = max(1, int(args.seconds / (time.perf_counter() - admitted)))
+    times = []
+    for _ in range(args.repeats + 1):
+        ticked = time.perf_counter()
+        lanes, _ = program.tick(lanes, busy * updates)
+        times.append(time.perf_counter() - ticked)
+    return {
+        "environment": environment,
+        "configurations": configurations,
+        "at_once": int(busy.sum()),
+        "lockstep": program.group,
+        "devices": program.mesh.size,
+        "updates": updates,
+        "steps_per_second": updates * int(busy.sum()) * hyperparams.steps_per_update / median(times),
+        "update_ms": 1e3 * median(times) / updates,
+        "admit_seconds": admitted - started,
+        "compile_seconds": program.compile_seconds,
+        "memory_mib": program.memory_bytes() / 2**20,
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    columns = [
+        "environment, configurations",
+        "at once",
+        "in lockstep",
+        "steps/s",
+        "per lane",
+        "an update, ms",
+        "starting lanes, s",
+        "compile, s",
+        "memory, MiB",
+    ]
+    lines = [
+        (
+            f"{row['environment']}, {row['configurations']}",
+            row["at_once"],
+            row["lockstep"],
+            report.number(row["steps_per_second"], 0),
+            report.number(row["steps_per_second"] / row["at_once"], 0),
+            report.number(row["update_ms"], 2),
+            report.number(row["admit_seconds"], 2),
+            report.number(row["compile_seconds"], 1),
+            report.number(row["memory_mib"], 1),
+        )
+        for row in rows
+    ]
+    return report.table(columns, lines)
