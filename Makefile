@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 
 SWEEP ?= --algo-and-network-config ppo_mlp --env-config gymnax.cartpole \
-	--num-samples 64 --run-length-modifier 50000 --output-root results/sweep
+	--num-samples 64 --num-seeds 2 --run-length-modifier 50000 --output-root results/sweep
 TESTS ?=
 LEARN ?=
 PEER_VENV ?= .venv-rejax

@@ -26,7 +26,7 @@ from hyperlax.results import Run
 
 RECIPE = "ppo_mlp"
 NUM_SEEDS = 10
-NUM_EVALUATIONS = 20
+NUM_EVALUATIONS = 5
 NUM_EPISODES = 100  # greedy, at each evaluation
 
 
@@ -48,11 +48,11 @@ class Goal:
 
 
 GOALS = [
-    Goal("gymnax.cartpole", 500_000, 490, "490 ± 6 at 500k (CleanRL, PPO); 500 at 100k (RL-Zoo, PPO)"),
-    Goal("gymnax.acrobot", 500_000, -90, "−86 ± 1 at 500k (CleanRL, PPO); −73.5 at 1M (RL-Zoo, PPO)"),
-    Goal("gymnax.pendulum", 500_000, -200, "−172 at 100k (RL-Zoo, PPO); −130 (gymnax, checkpoint)"),
-    Goal("gymnax.mountain_car_continuous", 500_000, 88, "94.7 at 50k (RL-Zoo, SAC); 92 (gymnax, checkpoint)"),
-    Goal("brax.inverted_double_pendulum@spring", 5_000_000, 9000, "–"),
+    Goal("gymnax.cartpole", 200_000, 490, "490 ± 6 at 500k (CleanRL, PPO); 500 at 100k (RL-Zoo, PPO)"),
+    Goal("gymnax.acrobot", 300_000, -90, "−86 ± 1 at 500k (CleanRL, PPO); −73.5 at 1M (RL-Zoo, PPO)"),
+    Goal("gymnax.pendulum", 400_000, -200, "−172 at 100k (RL-Zoo, PPO); −130 (gymnax, checkpoint)"),
+    Goal("gymnax.mountain_car_continuous", 200_000, 88, "94.7 at 50k (RL-Zoo, SAC); 92 (gymnax, checkpoint)"),
+    Goal("brax.inverted_double_pendulum@spring", 1_500_000, 9000, "–"),
 ]
 
 

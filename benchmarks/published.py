@@ -49,15 +49,22 @@ def beside(run: Any, published: pd.DataFrame) -> pd.DataFrame:
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray, resamples: int = 10_000) -> tuple[float, float, float]:
-    """Returns Spearman's ρ and its 95% interval, by the bootstrap over samples (percentiles)."""
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(len(x), size=(resamples, len(x)))
+    """Returns Spearman's ρ and its 95% interval, by the bootstrap over samples (percentiles); NaN of constants."""
+    everyone = np.arange(len(x))[None]
+    drawn = np.random.default_rng(0).integers(len(x), size=(resamples, len(x)))
+    rho = float(_spearman(x, y, everyone)[0])
+    correlations = _spearman(x, y, drawn)
+    correlations = correlations[np.isfinite(correlations)]
+    low, high = np.percentile(correlations, [2.5, 97.5]) if len(correlations) else (np.nan, np.nan)
+    return rho, float(low), float(high)
+
+
+def _spearman(x: np.ndarray, y: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Returns the rank correlations of the drawn entries, ``(draws, entries)``."""
     ranks = [stats.rankdata(values[drawn], axis=1) for values in (x, y)]
     a, b = (r - r.mean(axis=1, keepdims=True) for r in ranks)
     with np.errstate(invalid="ignore"):
-        correlations = (a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    low, high = np.nanpercentile(correlations, [2.5, 97.5])
-    return float(stats.spearmanr(x, y).statistic), float(low), float(high)
+        return (a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1))
 
 
 def picture(rows: pd.DataFrame, environment: str, details: dict[str, Any], path: Path) -> None:
@@ -74,7 +81,7 @@ def picture(rows: pd.DataFrame, environment: str, details: dict[str, Any], path:
         ends = [min(theirs.min(), ours.min()), max(theirs.max(), ours.max())]
         axes.plot(ends, ends, color="#9a9a9a", linewidth=1, zorder=0)
         axes.scatter(theirs, ours, s=22, color="#0072B2", alpha=0.7, linewidths=0)
-        kind, rho = name.replace("_", " "), stats.spearmanr(theirs, ours).statistic
+        kind, rho = name.replace("_", " "), rank_correlation(theirs.to_numpy(), ours.to_numpy(), 1)[0]
         axes.set(xlabel=f"published {kind}", ylabel=f"our {kind}", title=f"{kind}: rank correlation {rho:.2f}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)

@@ -50,11 +50,18 @@ class Cell:
     evaluation: bool = False
 
 
-STAGES = ["import_seconds", "trace_seconds", "lower_seconds", "xla_seconds", "compilations"]  # of one process
+ANSWERED = [
+    "import_seconds",
+    "trace_seconds",
+    "lower_seconds",
+    "xla_seconds",
+    "compilations",
+    "devices",
+]  # of one process
 KEYS = list(Cell.__dataclass_fields__)
 COLUMNS = [
     *KEYS, "round", "repeat", "env_steps", "seconds", "cpu_seconds", "steps_per_second", "compile_seconds",
-    "compile_cpu_seconds", *STAGES, "memory_mib",
+    "compile_cpu_seconds", *ANSWERED, "memory_mib",
 ]  # fmt: skip
 
 
@@ -82,7 +89,7 @@ def measure(cell: Cell, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     row = asdict(cell) | {
         "compile_seconds": max(a["seconds"] for a in ready),
         "compile_cpu_seconds": sum(a["cpu_seconds"] for a in ready),
-        **{stage: ready[0][stage] for stage in STAGES},
+        **{stage: ready[0][stage] for stage in ANSWERED},
     }
     if cell.evaluation:
         yield row | {"repeat": 0}
@@ -181,7 +188,9 @@ def tables(rows: pd.DataFrame, args: argparse.Namespace) -> str:
 
 def _stages(rows: pd.DataFrame) -> str:
     """Returns what JAX reports of compilation, medians over everything that was compiled without evaluation."""
-    some = rows[~rows["evaluation"].astype(bool)].groupby(["library", "environment"], sort=False)[STAGES].median()
+    some = (
+        rows[~rows["evaluation"].astype(bool)].groupby(["library", "environment"], sort=False)[ANSWERED[:-1]].median()
+    )
     columns = ["library, environment", "import s", "tracing s", "lowering s", "XLA s", "XLA compilations"]
     lines = [
         [", ".join(key), *(f"{value:.1f}" for value in row)] for key, row in zip(some.index, some.values, strict=True)

@@ -100,13 +100,12 @@ class Trainer:
 
 def prepare() -> dict[str, str]:
     """Makes every core a device, imports what environments need, starts the backend and returns versions."""
-    import gymnax
+    devices.configure(cache=False)
+    devices.local_mesh()
+    import gymnax  # which would start the backend itself, with one device
     import report
 
     assert gymnax.make
-
-    devices.configure(cache=False)
-    devices.local_mesh()
     return report.our_versions()
 
 

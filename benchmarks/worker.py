@@ -58,7 +58,10 @@ def serve(prepare: Callable[[], dict[str, str]], build: Callable[[Job], Callable
         versions = prepare()
     with _timed() as compilation, _stages() as stages:
         train = build(job)
-    _answer(**compilation, **stages, import_seconds=importing["seconds"], versions=versions)
+    import jax
+
+    details = {"import_seconds": importing["seconds"], "devices": jax.local_device_count(), "versions": versions}
+    _answer(**compilation, **stages, **details)
     for _ in sys.stdin:
         with _timed() as run:
             train()
