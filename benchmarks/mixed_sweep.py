@@ -71,9 +71,13 @@ def child(arguments: str) -> None:
     import hyperlax
 
     options = json.loads(arguments)
-    run = hyperlax.sweep(
-        RECIPE, ENVIRONMENT, num_seeds=1, num_evaluations=1, winner_seeds=0, plot=False, progress=False, **options
-    )
+    from hyperlax.errors import UserError
+
+    options |= {"num_seeds": 1, "num_evaluations": 1, "winner_seeds": 0, "plot": False, "progress": False}
+    try:
+        run = hyperlax.sweep(RECIPE, ENVIRONMENT, **options)
+    except UserError as error:
+        raise SystemExit(f"mixed_sweep.py: {error}") from None
     print(json.dumps({"path": str(run.path)}), flush=True)
 
 

@@ -16,6 +16,8 @@ import pandas as pd
 import report
 from scipy import stats
 
+from hyperlax.errors import UserError
+
 PUBLISHED = Path("../shared/reference/hyperlax_published")
 RECIPE = "benchmarked.01_static_qmc_sampling_S64.ppo_mlp"
 THEIRS = "theirs: 5,000,000 steps, 40 evaluations of 32 episodes, 4 seeds"
@@ -154,10 +156,11 @@ def _lines(environment: str, rows: pd.DataFrame) -> list[list[Any]]:
         theirs, ours = f"published_{name}", f"our_{name}"
         some = rows.dropna(subset=[theirs, ours])
         rho, low, high = rank_correlation(some[theirs].to_numpy(), some[ours].to_numpy())
+        interval = f"{rho:.2f} ({low:.2f} … {high:.2f})" if np.isfinite(rho) else None  # constant returns have no ranks
         values = [some[theirs].median(), some[ours].median(), some[theirs].max(), some[ours].max()]
         values += [some.loc[some[theirs].idxmax(), ours], some.loc[some[ours].idxmax(), theirs]]
         lines.append(
-            [f"{environment}, {name.replace('_', ' ')}", len(some), f"{rho:.2f} ({low:.2f} … {high:.2f})"]
+            [f"{environment}, {name.replace('_', ' ')}", len(some), interval]
             + [report.number(value, 1) for value in values]
         )
     return lines
@@ -184,7 +187,10 @@ def main() -> None:
     if args.run and len(args.environments) != 1:
         parser.error("--run: name its environment with --environments")
     for environment in args.environments:
-        process(environment, args)
+        try:
+            process(environment, args)
+        except UserError as error:
+            parser.error(str(error))
         write_report(args.output)
 
 

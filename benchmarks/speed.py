@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -116,7 +117,9 @@ def _run_row(answers: list[dict[str, float]], env_steps: int) -> dict[str, float
 
 def compare(args: argparse.Namespace) -> None:
     """Measures everything, writing every row at once, and then the tables."""
-    path = args.output / "measurements.csv"
+    path, versions = args.output / "measurements.csv", args.output / "versions.json"
+    if args.resume and versions.exists():
+        args.versions |= json.loads(versions.read_text(encoding="utf-8"))
     done = pd.read_csv(path) if args.resume and path.exists() else pd.DataFrame(columns=COLUMNS)
     already = set(done[[*KEYS, "round"]].itertuples(index=False, name=None))
     args.output.mkdir(parents=True, exist_ok=True)
@@ -130,6 +133,7 @@ def compare(args: argparse.Namespace) -> None:
             rows = [row | {"round": number} for row in measure(cell, args)]
             writer.writerows({k: _short(v) for k, v in row.items()} for row in rows)
             file.flush()
+            versions.write_text(json.dumps(args.versions, indent=2) + "\n", encoding="utf-8")
             _say(number, cell, rows)
     report.write(args.output / "comparison.md", tables(pd.read_csv(path), args))
 
@@ -179,7 +183,7 @@ def tables(rows: pd.DataFrame, args: argparse.Namespace) -> str:
     ]
     for environment in rows["environment"].unique():
         for cores, title in ((1, "pinned to one core"), (2, "two cores")):
-            some = [n for e, n, c in _lines(rows) if (e, c) == (environment, cores)]
+            some = sorted(n for e, n, c in _lines(rows) if (e, c) == (environment, cores))
             if some:
                 table = _one_core if cores == 1 else _two_cores
                 parts += [f"## {environment.capitalize()}, {title}\n", table(medians, environment, some)]

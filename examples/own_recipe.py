@@ -21,9 +21,10 @@ recipe = replace(
     parent,
     name="ppo_mlp_depth",
     description="PPO with MLPs; is a deeper network better?",
-    # What is not in the space keeps its default. The defaults are the algorithm's own dataclass …
+    # What is not in the space keeps its default; the defaults are the algorithm's own dataclass.
     defaults=replace(parent.defaults, total_num_envs=16, rollout_length=64, normalize_observations=False),
-    # … and hyperparameters of the networks have dotted names. Sizes are lists: any depth, any width.
+    tuned={},  # the parent's values for single environments would come before these defaults
+    # Hyperparameters of the networks have dotted names. Sizes are lists: any depth, any width.
     space={
         "actor_network.layer_sizes": Categorical(([64], [64, 64], [32, 32, 32, 32])),
         "actor_lr": LogUniform(1e-4, 3e-3),

@@ -231,12 +231,14 @@ def _winner(job: Sweep, directory: Path, num_samples: int, num_seeds: int) -> di
         return None
     best = completed.loc[completed["final_return"].idxmax()]
     returns = job.repeat_on_fresh_seeds(int(best["sample_id"]), num_seeds)
+    finite = returns[np.isfinite(returns)]
     return {
         "sample_id": int(best["sample_id"]),
         "selected_final_return": float(best["final_return"]),
-        "fresh_seeds_final_return": float(np.mean(returns)),
-        "fresh_seeds_standard_error": float(np.std(returns, ddof=1) / np.sqrt(num_seeds)) if num_seeds > 1 else None,
+        "fresh_seeds_final_return": float(finite.mean()) if finite.size else None,
+        "fresh_seeds_standard_error": float(finite.std(ddof=1) / np.sqrt(finite.size)) if finite.size > 1 else None,
         "fresh_seeds": num_seeds,
+        "fresh_seeds_diverged": int(num_seeds - finite.size),
     }
 
 

@@ -13,6 +13,13 @@ class UserError(ValueError):
     """
 
 
+class RunFailed(RuntimeError):
+    """Part of a run failed, through no fault of the input; what could be kept is kept.
+
+    The command line prints the message as one line and exits with code 1.
+    """
+
+
 def unknown(kind: str, value: object, accepted: Iterable[str], hint: str = "") -> UserError:
     """Returns the error for a name that is not known, with the nearest accepted names.
 

@@ -205,6 +205,11 @@ class PPOShape:
     actor: Any
     critic: Any
 
+    @property
+    def rows(self) -> int:
+        """Transitions of the largest rollout, padding included."""
+        return self.num_envs * self.rollout_length
+
     def merge(self, other: PPOShape) -> PPOShape:
         """Returns the least shape that holds both; the chunk is that of the first."""
         return PPOShape(
@@ -376,7 +381,7 @@ class PPOAgent:
         params = self._unpack(state.params)
         new, rollout, episodes = self._collect(key, params, state, lane, active)
         features = self._features(state.statistics, lane, rollout.observation)
-        values = self._values(params, lane, features)
+        values = self._values(params, lane, features, active)
         statistics = self._merge_statistics(state.statistics, rollout, active)
         reward = self._scaled_reward(statistics, rollout, lane)
         advantage = self._advantages(rollout._replace(reward=reward), values, lane)
@@ -394,10 +399,17 @@ class PPOAgent:
     def _value(self, params: Any, lane: PPOLane, features: jax.Array) -> jax.Array:
         return self.critic(params["critic"], features, lane.critic)[0]
 
-    def _values(self, params: Any, lane: PPOLane, features: jax.Array) -> jax.Array:
+    def _values(self, params: Any, lane: PPOLane, features: jax.Array, active: jax.Array) -> jax.Array:
         """Returns the values of all observations, ``(observed steps, num_envs)``."""
-        blocks = features.reshape(features.shape[0], -1, self.block * self.shape.num_envs).swapaxes(0, 1)
-        values = jax.lax.map(lambda block: self._value(params, lane, block), blocks)
+        size = self.block * self.shape.num_envs
+
+        def block(i: jax.Array, on: jax.Array, values: jax.Array) -> jax.Array:
+            del on  # what is written behind a lane's own steps is padding
+            columns = jax.lax.dynamic_slice_in_dim(features, i * size, size, axis=1)
+            return jax.lax.dynamic_update_slice(values, self._value(params, lane, columns), (i * size,))
+
+        blocks = jnp.where(active, jax.lax.div(lane.rollout_length, jnp.int32(self.block)) + 1, 0)
+        values = repeat(blocks, block, jnp.zeros(features.shape[1]))
         return values.reshape(self.observed_steps, self.shape.num_envs)
 
     def _collect(
@@ -410,20 +422,19 @@ class PPOAgent:
             that ended, ``(2,)``.
         """
         shape, distribution, actor = self.shape, self.distribution, params["actor"]
-        action_key = stream(key, ACT, state.updates)
+        action_key, step_key = stream(key, ACT, state.updates), stream(key, STEP, state.updates)
         steps = jnp.arange(shape.rollout_length)
-        noise = jax.vmap(lambda t: distribution.noise(jax.random.fold_in(action_key, t), shape.num_envs))(steps)
-        draws = vector.draw(self.env, stream(key, STEP, state.updates), shape.rollout_length, shape.num_envs)
         valid = jnp.arange(shape.num_envs) < lane.num_envs
 
         def step(t: jax.Array, on: jax.Array, carry: Any) -> Any:
             state, observations, rows, episodes = carry
             features = self._features(state.statistics, lane, state.observation)
             outputs = self.actor(actor["network"], features, lane.actor)
-            action = distribution.sample(noise[t], outputs, actor["log_std"])
+            noise = distribution.noise(jax.random.fold_in(action_key, t), shape.num_envs)
+            action = distribution.sample(noise, outputs, actor["log_std"])
             env_states, observation, transition = vector.step(
                 self.env,
-                jax.tree.map(lambda x: x[t], draws),
+                vector.draw(self.env, jax.random.fold_in(step_key, t), shape.num_envs),
                 state.env_states,
                 distribution.to_environment(action),
                 valid,

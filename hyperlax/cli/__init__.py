@@ -14,8 +14,9 @@ import typer
 
 from hyperlax import __version__
 from hyperlax.cli import arguments, catalogue, samples, train
-from hyperlax.errors import UserError
+from hyperlax.errors import RunFailed, UserError
 
+FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -71,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except UserError as error:
         return _refuse(str(error))
+    except RunFailed as error:
+        _refuse(str(error))
+        return FAILED
     except UsageError as error:
         return _refuse(arguments.usage_message(error, args))
     except KeyboardInterrupt:

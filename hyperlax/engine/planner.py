@@ -43,6 +43,7 @@ class Machine:
         alone: factor on it for a group of one lane, whose products are not batched.
         transition: all that is done for one environment step besides the network and the environment.
         operation: one primitive operation of one copy of an environment.
+        row: what an update does for each row of a rollout, padding included: buffers, sorting, statistics.
         groups: candidates for the number of lanes that run in lockstep; 0 stands for all of a device.
         max_lanes: more lanes on a device do not help any more.
     """
@@ -57,6 +58,7 @@ class Machine:
     alone: float
     transition: float
     operation: float
+    row: float
     groups: tuple[int, ...]
     max_lanes: int
 
@@ -74,6 +76,7 @@ MACHINES = {
         alone=0.85,
         transition=150e-9,
         operation=0.55e-9,
+        row=100e-9,
         groups=(1, 4),
         max_lanes=64,
     ),
@@ -89,6 +92,7 @@ MACHINES = {
         alone=1.0,
         transition=0.1e-9,
         operation=2e-12,
+        row=50e-12,
         groups=(0,),
         max_lanes=4096,
     ),
@@ -163,7 +167,8 @@ class Plan:
                 f"{program.memory / 2**20:>6.0f} MiB {program.seconds:>9.1f}  {program.shape.describe()}"
             )
         lines.append(
-            f"{len(self.programs)} programs on {self.num_devices} devices, {self.padding:.0%} padding, at most "
+            f"{_count(len(self.programs), 'program')} on {_count(self.num_devices, 'device')}, "
+            f"{self.padding:.0%} padding, at most "
             f"{max(p.memory for p in self.programs) / 2**30:.2f} GiB; estimated {self.seconds:.0f} s, of which "
             f"compilation {self.compile_seconds:.0f} s"
         )
@@ -334,6 +339,7 @@ class Planner:
             )
         rows.sort(key=lambda row: row[:3], reverse=True)
         step_seconds, gradient_seconds = self._iteration_seconds(shape, group)
+        update_seconds = group * shape.rows * self.machine.row
         step_flops, gradient_flops = shape.flops(self._inputs, self._outputs)
         order: list[Task | None] = []
         seconds = arithmetic = 0.0
@@ -342,7 +348,8 @@ class Planner:
             for first in range(start, min(start + num_lanes, len(rows)), group):
                 members = rows[first : min(first + group, start + num_lanes)]
                 steps, gradients = _lockstep(members)
-                groups.append((steps * step_seconds + gradients * gradient_seconds, [row[3] for row in members]))
+                cost = steps * step_seconds + gradients * gradient_seconds + members[0][0] * update_seconds
+                groups.append((cost, [row[3] for row in members]))
                 arithmetic += group * (steps * shape.num_envs * step_flops + gradients * shape.chunk * gradient_flops)
             placed, longest = self._spread(groups, num_lanes, group)
             seconds += longest
@@ -401,3 +408,7 @@ def _lockstep(members: Sequence[tuple[int, int, int, Task]]) -> tuple[int, int]:
         total_steps += lasting * most_steps
         total_gradients += lasting * most_gradients
     return total_steps, total_gradients
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -16,6 +16,7 @@ from hyperlax.engine.planner import Plan, PlannedProgram, Planner
 from hyperlax.engine.program import Program, Task
 from hyperlax.engine.scheduler import Scheduler, Sink, Utilisation
 from hyperlax.environments.protocol import Environment
+from hyperlax.errors import RunFailed
 from hyperlax.recipes.run_length import RunLength
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Sweep:
         """Trains everything; a program that fails costs its own tasks only.
 
         Raises:
-            Exception: the first failure, after all other programs have run.
+            RunFailed: some program failed; raised after all others have run.
         """
         self._started = time.perf_counter()
         self._progress = _Progress(self.planner, self.plan, self.display)
@@ -75,13 +76,13 @@ class Sweep:
                     try:
                         self._run_program(number, planned, ahead[number])
                     except Exception as error:
-                        log.exception("program %d failed", number)
+                        log.info("program %d failed", number, exc_info=True)
                         self._report_failure(number, planned, error)
                         failure = failure or error
             finally:
                 compiler.shutdown(wait=False, cancel_futures=True)
         if failure is not None:
-            raise failure
+            raise RunFailed(f"a program failed, the others' results are kept: {_first_line(failure)}") from failure
 
     def clock(self) -> float:
         """Returns seconds since the run began."""
@@ -142,7 +143,7 @@ class Sweep:
         ended = self._progress.finished
         for task in planned.real_tasks:
             if task not in ended:
-                message = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+                message = _first_line(error)
                 self.sink.lane_finished(task.sample_id, task.seed, "FAILED", 0, program=number, message=message)
 
     def repeat_on_fresh_seeds(self, sample_id: int, num_seeds: int) -> np.ndarray:
@@ -165,6 +166,10 @@ class Sweep:
         program = self.programs[number]
         Scheduler(program, number, once, collected, self.clock, _ignore, save_policies=False).run(tasks)
         return np.array([collected.returns.get(task.seed, np.nan) for task in tasks if task])
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
 
 
 def _ignore(*_: Any, **__: Any) -> None:

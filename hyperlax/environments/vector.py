@@ -21,11 +21,11 @@ def reset(env: Environment, key: jax.Array, num_envs: int) -> tuple[Any, jax.Arr
 
 
 class Draws(NamedTuple):
-    """What a number of steps needs of randomness, drawn ahead in one go; leaves ``(steps, num_envs, …)``.
+    """What one step of all copies needs of randomness; leaves ``(num_envs, …)``.
 
     Attributes:
-        step_keys: one a step.
-        reset_keys: one for the reset that may follow a step.
+        step_keys: for the step.
+        reset_keys: for the reset that may follow it.
         episodes: states and observations of those resets if they are cheap, else None.
     """
 
@@ -34,23 +34,18 @@ class Draws(NamedTuple):
     episodes: Any
 
 
-def draw(env: Environment, key: jax.Array, num_steps: int, num_envs: int) -> Draws:
-    """Returns the draws for ``num_steps`` steps; entry ``(t, i)`` depends on ``key``, ``t`` and ``i`` only."""
-
-    def keys_at(t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        keys = jax.random.split(jax.random.fold_in(key, t), (num_envs, 2))
-        return keys[:, 0], keys[:, 1]
-
-    step_keys, reset_keys = jax.vmap(keys_at)(jnp.arange(num_steps))
-    episodes = jax.vmap(jax.vmap(env.reset))(reset_keys) if _resets_cheaply(env) else None
+def draw(env: Environment, key: jax.Array, num_envs: int) -> Draws:
+    """Returns the draws for one step; entry ``i`` depends on ``key`` and ``i`` only."""
+    keys = jax.random.split(key, (num_envs, 2))
+    step_keys, reset_keys = keys[:, 0], keys[:, 1]
+    episodes = jax.vmap(env.reset)(reset_keys) if _resets_cheaply(env) else None
     return Draws(step_keys, reset_keys, episodes)
 
 
 def _resets_cheaply(env: Environment, most_operations: int = 300, most_numbers: int = 64) -> bool:
     """Returns whether resetting at every step, needed or not, costs less than asking whether it is needed.
 
-    A classic control task draws a few numbers: a thousand resets at once take as long as ten one by
-    one. A physics engine computes the kinematics of the whole body.
+    A classic control task draws a few numbers. A physics engine computes the kinematics of the whole body.
     """
     state, observation = jax.eval_shape(env.reset, jax.random.key(0))
     numbers = sum(math.prod(x.shape) for x in jax.tree.leaves((state, observation)))
@@ -82,7 +77,7 @@ def step(
 
     Args:
         env: the single environment.
-        draws: of this step, leaves ``(num_envs, …)``.
+        draws: of this step.
         states: ``(num_envs, …)``.
         actions: ``(num_envs, …)``.
         valid: ``(num_envs,)`` bool; padded copies may go without a reset.

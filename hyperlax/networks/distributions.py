@@ -83,7 +83,7 @@ class Categorical:
 class DiagonalGaussian:
     """Independent normals: the outputs are the means, ``free`` the log standard deviations.
 
-    The environment clips to [-1, 1]; the log-probability is that of the unclipped action.
+    The environment gets the action clipped to [-1, 1]; the log-probability is that of the unclipped one.
     """
 
     def __init__(self, size: int) -> None:
@@ -108,7 +108,7 @@ class DiagonalGaussian:
         return jnp.broadcast_to(entropy, outputs.shape[1:])
 
     def to_environment(self, action: jax.Array) -> jax.Array:
-        return action.T
+        return jnp.clip(action.T, -1.0, 1.0)
 
 
 def distribution_for(space: ActionSpace) -> Distribution:

@@ -29,12 +29,14 @@ TOTAL_TIMESTEPS, TICKS = 250, (1, 3)
 
 
 def random_mlp(rng):
-    sizes = tuple(int(n) for n in rng.integers(1, 7, size=rng.integers(0, 4)))
-    return MLP(sizes, str(rng.choice(list(ACTIVATIONS))), bool(rng.random() < 0.5))
+    """Layer norm over two units is a step function, which turns rounding errors into others: at least four."""
+    use_layer_norm = bool(rng.random() < 0.5)
+    sizes = rng.integers(4 if use_layer_norm else 1, 8, size=rng.integers(0, 4))
+    return MLP(tuple(int(n) for n in sizes), str(rng.choice(list(ACTIVATIONS))), use_layer_norm)
 
 
 def largest_mlp():
-    return MLP((7, 8, 3, 5), "relu", True)
+    return MLP((8, 9, 3, 5), "relu", True)
 
 
 def random_ppo(rng, network):
@@ -178,8 +180,8 @@ class Case:
 ALGORITHMS = {"ppo": Algorithm(random_ppo, largest_ppo, ppo_parts, ppo_poisoned, {"actor_lr": 3e38, "critic_lr": 3e38})}
 NETWORKS = {"mlp": Family(random_mlp, largest_mlp)}
 CASES = {
-    "ppo-mlp-discrete": Case("ppo", "mlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=135),
-    "ppo-mlp-continuous": Case("ppo", "mlp", "gymnax.pendulum", (("max_episode_steps", 6),), seed=350),
+    "ppo-mlp-discrete": Case("ppo", "mlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=198),
+    "ppo-mlp-continuous": Case("ppo", "mlp", "gymnax.pendulum", (("max_episode_steps", 6),), seed=639),
 }
 
 
@@ -409,7 +411,7 @@ class DoubleProgram(Program):
 
 @pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
 def test_alone_equals_batched_over_dozens_of_updates_in_double_precision(make_spring, discrete):
-    env, rng = make_spring(discrete), np.random.default_rng(350)
+    env, rng = make_spring(discrete), np.random.default_rng(1374)
     tasks = [Task(i, 0, random_ppo(rng, random_mlp)) for i in range(3)]
     shape = merge([task.hyperparams.shape(env) for task in tasks], chunk=4)
 
@@ -438,11 +440,11 @@ def test_alone_equals_batched_over_dozens_of_updates_in_double_precision(make_sp
 
 def test_draws_do_not_depend_on_how_many_there_are(world):
     key = jax.random.key(3)
-    few, many = vector.draw(world.env, key, 3, 2), vector.draw(world.env, key, 5, 7)
+    few, many = vector.draw(world.env, key, 2), vector.draw(world.env, key, 7)
     words = lambda tree: jax.tree.map(  # noqa: E731
         lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, tree
     )
-    assert_same_bits(jax.tree.map(lambda x: x[:3, :2], words(many)), words(few))
+    assert_same_bits(jax.tree.map(lambda x: x[:2], words(many)), words(few))
 
 
 def test_initial_states_do_not_depend_on_how_many_there_are(world):

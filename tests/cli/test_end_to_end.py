@@ -383,7 +383,12 @@ def test_an_output_root_that_cannot_be_written_to_is_refused(
 )
 def test_a_process_is_refused_in_one_line_too(argv: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "hyperlax", *argv], capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path
+        [sys.executable, "-m", "hyperlax", *argv],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+        cwd=tmp_path,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
