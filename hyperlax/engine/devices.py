@@ -23,8 +23,13 @@ def configure(cache: bool = True) -> None:
     if "JAX_NUM_CPU_DEVICES" not in os.environ and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         try:
             jax.config.update("jax_num_cpu_devices", num_cores())
-        except RuntimeError:
-            pass  # the user's program has already used JAX: its devices are what there is
+        except RuntimeError:  # the user's program has already used JAX: its devices are what there is
+            if jax.default_backend() == "cpu" and jax.local_device_count() < num_cores():
+                warnings.warn(
+                    f"JAX was started before hyperlax and sees {jax.local_device_count()} of {num_cores()} cores: "
+                    "import hyperlax and train first, or set JAX_NUM_CPU_DEVICES",
+                    stacklevel=3,
+                )
     if cache and getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         directory = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hyperlax" / "xla"
         try:
