@@ -74,10 +74,10 @@ MACHINES = {
         cache=3e6,
         flops=70e9,
         alone=0.85,
-        transition=150e-9,
+        transition=250e-9,
         operation=0.55e-9,
-        row=100e-9,
-        groups=(1, 4),
+        row=250e-9,
+        groups=(1, 4, 8),
         max_lanes=64,
     ),
     # Estimated, not measured.

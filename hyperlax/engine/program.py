@@ -68,6 +68,16 @@ def lane_keys(run_seed: int, task: Task) -> np.ndarray:
     return np.stack([np.random.SeedSequence(entropy(run_seed, task, p)).generate_state(2) for p in purposes])
 
 
+def _by_itself(function: Any) -> Any:
+    """Returns a function of one lane as one of a group of one; not mapped, its branches stay branches."""
+
+    def on_group(*arguments: Any) -> Any:
+        results = function(*jax.tree.map(lambda x: x[0], arguments))
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], results)
+
+    return on_group
+
+
 class Program:
     """Lanes of one shape, compiled for one number of lanes on one mesh.
 
@@ -152,8 +162,8 @@ class Program:
 
     def _over_lanes(self, function: Any) -> Any:
         spec = PartitionSpec(AXIS)
-        lockstep = jax.vmap(function, axis_name=LANES)
         groups = self.num_lanes // self.mesh.size // self.group
+        lockstep = jax.vmap(function, axis_name=LANES) if self.group > 1 else _by_itself(function)
 
         def on_device(*arguments: Any) -> Any:
             if groups == 1:

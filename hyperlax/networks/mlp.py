@@ -227,8 +227,5 @@ class MLPTorso(nn.Module):
         return x
 
     def _activate(self, x: jax.Array, index: jax.Array) -> jax.Array:
-        names = self.shape.activations
-        out = ACTIVATIONS[names[0]](x)
-        for i, name in enumerate(names[1:], start=1):
-            out = jnp.where(index == i, ACTIVATIONS[name](x), out)
-        return out
+        functions = [ACTIVATIONS[name] for name in self.shape.activations]
+        return functions[0](x) if len(functions) == 1 else jax.lax.switch(index, functions, x)
