@@ -67,12 +67,12 @@ MACHINES = {
     # One core of an AMD EPYC (AVX-512), measured: benchmark_results/speed.
     "cpu": Machine(
         compile=6.0,
-        launch=12e-6,
-        lane=3e-6,
-        param=0.9e-9,
+        launch=18e-6,
+        lane=5e-6,
+        param=1.4e-9,
         param_uncached=2.1e-9,
         cache=3e6,
-        flops=70e9,
+        flops=50e9,
         alone=0.85,
         transition=250e-9,
         operation=0.55e-9,
