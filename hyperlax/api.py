@@ -202,8 +202,7 @@ def _tasks(
 def _planner(
     env: Environment, length: RunLength, mesh: Any, batch_size: int | str, memory_limit_gib: float | None
 ) -> Planner:
-    platform_name = mesh.devices.flat[0].platform
-    machine = MACHINES.get("cpu" if platform_name == "cpu" else "gpu")
+    machine = MACHINES["cpu" if mesh.devices.flat[0].platform == "cpu" else "gpu"]
     free = devices.available_memory(mesh)
     if memory_limit_gib is not None and not 0 < memory_limit_gib < math.inf:
         raise UserError(f"memory_limit_gib {memory_limit_gib}: accepted is a finite number greater than 0")
@@ -213,7 +212,6 @@ def _planner(
         if not isinstance(batch_size, int) or batch_size < 1:
             raise UserError(f"hparam_batch_size {batch_size!r}: accepted is 'auto' or a whole number from 1")
         max_lanes = batch_size * length.num_seeds
-    assert machine is not None
     return Planner(env, length.total_timesteps, mesh.size, machine, memory, max_lanes)
 
 

@@ -293,7 +293,7 @@ class Planner:
                 num_lanes, group, memory = self._lanes(shape, len(tasks), wanted)
                 order, seconds, arithmetic = self._arrange(tasks, shape, num_lanes, group)
                 if best is None or seconds < best.seconds:
-                    padding = max(0.0, 1.0 - sum(map(self._arithmetic, tasks)) / arithmetic)
+                    padding = max(0.0, 1.0 - sum(map(self.arithmetic, tasks)) / arithmetic)
                     best = PlannedProgram(order, shape, num_lanes, group, seconds, padding, memory)
         assert best is not None
         return best
@@ -382,7 +382,7 @@ class Planner:
         gradient = machine.lane + optimizer + shape.chunk * gradient_flops / rate
         return machine.launch + group * step, machine.launch + group * gradient
 
-    def _arithmetic(self, task: Task) -> float:
+    def arithmetic(self, task: Task) -> float:
         """Returns the floating-point operations of a task alone, in its exact shape."""
         if task.hyperparams not in self._alone:
             shape = task.hyperparams.shape(self.env)
@@ -390,10 +390,6 @@ class Planner:
             each = sum(w.iterations * w.batch * f for w, f in zip(task.hyperparams.work(shape), flops, strict=True))
             self._alone[task.hyperparams] = each * task.hyperparams.num_updates(self.total_timesteps)
         return self._alone[task.hyperparams]
-
-    def weight(self, task: Task) -> float:
-        """Returns the estimated work of a task alone, for showing how much of a run is done."""
-        return self._arithmetic(task)
 
 
 def _lockstep(members: Sequence[tuple[int, int, int, Task]]) -> tuple[int, int]:

@@ -22,14 +22,6 @@ from hyperlax.recipes.run_length import RunLength
 log = logging.getLogger(__name__)
 
 
-class Display:
-    """What a progress display is told; :class:`hyperlax.results.progress.Progress` shows it."""
-
-    def update(
-        self, lanes_done: int, env_steps: int, fraction_done: float, best: tuple[int, float] | None, note: str
-    ) -> None: ...
-
-
 @dataclass
 class Sweep:
     """One run of a plan.
@@ -194,7 +186,7 @@ class _Progress:
     def __init__(self, planner: Planner, plan: Plan, display: Any) -> None:
         self._display = display
         tasks = [task for program in plan.programs for task in program.real_tasks]
-        self._weights = {task: planner.weight(task) for task in tasks}
+        self._weights = {task: planner.arithmetic(task) for task in tasks}
         self._updates = {task: task.hyperparams.num_updates(planner.total_timesteps) for task in tasks}
         self._total = sum(self._weights.values())
         self._done = self._env_steps = 0.0
