@@ -24,12 +24,18 @@ Tree = TypeVar("Tree")
 Metrics = jax.Array
 
 
+def in_lockstep() -> bool:
+    """Returns whether this lane is one of several that are vmapped."""
+    try:
+        jax.lax.axis_index(LANES)
+    except NameError:
+        return False
+    return True
+
+
 def lane_max(x: jax.Array) -> jax.Array:
     """Returns the largest value over all lanes in lockstep with this one: the same for every one of them."""
-    try:
-        return jax.lax.pmax(x, LANES)
-    except NameError:  # not mapped: the lane runs by itself
-        return x
+    return jax.lax.pmax(x, LANES) if in_lockstep() else x
 
 
 def any_lane(flag: jax.Array) -> jax.Array:

@@ -12,11 +12,13 @@ the two programs whose union saves most, until nothing saves any more.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,7 @@ class Machine:
 
     Attributes:
         compile: one program, with tracing.
+        alternative: what another alternative of a network adds to it.
         launch: of one iteration of an inner loop, whatever the number of lanes.
         lane: of one iteration, for each lane.
         param: of an optimiser step, for each parameter, when a group's state fits the cache.
@@ -49,6 +52,7 @@ class Machine:
     """
 
     compile: float
+    alternative: float
     launch: float
     lane: float
     param: float
@@ -67,22 +71,24 @@ MACHINES = {
     # One core of an AMD EPYC (AVX-512), measured: benchmark_results/speed.
     "cpu": Machine(
         compile=6.0,
-        launch=18e-6,
-        lane=5e-6,
-        param=1.4e-9,
-        param_uncached=2.1e-9,
+        alternative=0.7,
+        launch=12.5e-6,
+        lane=4.6e-6,
+        param=1.8e-9,
+        param_uncached=2.8e-9,
         cache=3e6,
-        flops=50e9,
-        alone=0.85,
+        flops=55e9,
+        alone=0.95,
         transition=250e-9,
         operation=0.55e-9,
         row=250e-9,
-        groups=(1, 4, 8),
+        groups=(1, 2, 4, 8),
         max_lanes=64,
     ),
     # Estimated, not measured.
     "gpu": Machine(
         compile=20.0,
+        alternative=3.0,
         launch=400e-6,
         lane=0.1e-6,
         param=5e-12,
@@ -110,6 +116,7 @@ class PlannedProgram:
         num_lanes: over all devices.
         group: lanes that run in lockstep.
         seconds: estimated time to run, without compilation.
+        compile_seconds: estimated time to compile.
         padding: estimated share of the arithmetic that no sample asked for.
         memory: estimated bytes on all devices.
     """
@@ -119,8 +126,14 @@ class PlannedProgram:
     num_lanes: int
     group: int
     seconds: float
+    compile_seconds: float
     padding: float
     memory: int
+
+    @property
+    def total_seconds(self) -> float:
+        """Estimated time to compile and run."""
+        return self.seconds + self.compile_seconds
 
     @property
     def real_tasks(self) -> list[Task]:
@@ -134,18 +147,21 @@ class Plan:
 
     Attributes:
         programs: longest first.
-        compile_seconds: estimated time to compile all programs, some of it while others run.
         num_devices: over which the lanes of a program are spread.
     """
 
     programs: tuple[PlannedProgram, ...]
-    compile_seconds: float
     num_devices: int
+
+    @property
+    def compile_seconds(self) -> float:
+        """Estimated time to compile all programs, some of it while others run."""
+        return sum(program.compile_seconds for program in self.programs)
 
     @property
     def seconds(self) -> float:
         """Estimated time of all programs, with compilation."""
-        return self.compile_seconds + sum(program.seconds for program in self.programs)
+        return sum(program.total_seconds for program in self.programs)
 
     @property
     def padding(self) -> float:
@@ -234,7 +250,7 @@ class Planner:
 
     def _plan(self, programs: Sequence[PlannedProgram]) -> Plan:
         ordered = tuple(sorted(programs, key=lambda program: -program.seconds))
-        return Plan(ordered, self.machine.compile * len(ordered), self.num_devices)
+        return Plan(ordered, self.num_devices)
 
     @staticmethod
     def _group(tasks: Sequence[Task], key: Callable[[Task], Any]) -> list[list[Task]]:
@@ -243,9 +259,10 @@ class Planner:
             groups.setdefault(key(task), []).append(task)
         return list(groups.values())
 
-    def _coarsen(self, groups: list[list[Task]], most: int = 64) -> list[list[Task]]:
-        """Joins groups of like work until pairs of them can be compared in about a second."""
-        step = 0.25
+    def _coarsen(self, groups: list[list[Task]]) -> list[list[Task]]:
+        """Joins groups of like work until pairs of them can be compared in a small part of the time they save."""
+        alone = sum(self._program([group[0]]).seconds * len(group) for group in groups)
+        most, step = (80 if alone > 600 else 40), 0.25
         while len(groups) > most:
             step *= 1.5
             tasks = [task for group in groups for task in group]
@@ -270,7 +287,7 @@ class Planner:
                 for b in alive:
                     if a != b and (min(a, b), max(a, b)) not in savings:
                         union = self._program([*alive[a].real_tasks, *alive[b].real_tasks])
-                        saved = alive[a].seconds + alive[b].seconds + self.machine.compile - union.seconds
+                        saved = alive[a].total_seconds + alive[b].total_seconds - union.total_seconds
                         savings[min(a, b), max(a, b)] = (saved, union)
             if not savings:
                 return list(alive.values())
@@ -287,24 +304,40 @@ class Planner:
     def _program(self, tasks: Sequence[Task]) -> PlannedProgram:
         """Returns the fastest way to run some tasks as one program."""
         merged = reduce(lambda a, b: a.merge(b), {task.hyperparams.shape(self.env) for task in tasks})
+        alone = sum(map(self.arithmetic, tasks))
         best: PlannedProgram | None = None
         for shape in merged.variants():
+            compiling = self.machine.compile + self.machine.alternative * (shape.num_alternatives - 2)
+            costs = self._costs(tasks, shape)
             for wanted in self.machine.groups:
-                num_lanes, group, memory = self._lanes(shape, len(tasks), wanted)
-                order, seconds, arithmetic = self._arrange(tasks, shape, num_lanes, group)
-                if best is None or seconds < best.seconds:
-                    padding = max(0.0, 1.0 - sum(map(self.arithmetic, tasks)) / arithmetic)
-                    best = PlannedProgram(order, shape, num_lanes, group, seconds, padding, memory)
+                num_lanes, group, memory = self._lanes(shape, costs, wanted)
+                if group > 1 and len(tasks) > num_lanes and len({cost.choice for cost in costs}) > 1:
+                    continue  # a lane that becomes free would have to wait for a task with its neighbours' choice
+                order, seconds, arithmetic = self._arrange(costs, shape, num_lanes, group)
+                if best is None or seconds + compiling < best.total_seconds:
+                    padding = max(0.0, 1.0 - alone / arithmetic)
+                    best = PlannedProgram(order, shape, num_lanes, group, seconds, compiling, padding, memory)
         assert best is not None
         return best
 
-    def _lanes(self, shape: Any, num_tasks: int, group: int) -> tuple[int, int, int]:
+    def _costs(self, tasks: Sequence[Task], shape: Any) -> list[_Cost]:
+        """Returns what each task does in a program of ``shape``; like tasks beside each other, the longest first."""
+        costs = []
+        for task in tasks:
+            steps, gradients = task.hyperparams.work(shape)
+            updates = task.hyperparams.num_updates(self.total_timesteps)
+            choice = shape.choice(task.hyperparams)
+            costs.append(_Cost(choice, updates, gradients.iterations, steps.iterations, task))
+        return sorted(costs, key=lambda cost: cost[:-1], reverse=True)
+
+    def _lanes(self, shape: Any, costs: Sequence[_Cost], group: int) -> tuple[int, int, int]:
         """Returns how many lanes a program gets, how many in lockstep, and the bytes they need.
 
         Raises:
             UserError: not even one lane on each device fits.
         """
         kept, working = shape.memory(self._inputs, self._outputs, self._state_numbers)
+        num_tasks = len(costs)
         each = -(-min(num_tasks, self.max_lanes) // self.num_devices)
         share = self.memory // self.num_devices
         if share < kept + working:
@@ -318,11 +351,14 @@ class Planner:
         rounds = -(-num_tasks // (each * self.num_devices))  # as many rounds with fewer lanes waste less
         each = -(-num_tasks // (rounds * self.num_devices))
         group = min(group, each)
-        each = -(-each // group) * group
+        # Groups of one choice each; the last of a choice may have lanes to spare.
+        groups = sum(-(-n // group) for n in Counter(cost.choice for cost in costs).values())
+        wanted = -(-groups // self.num_devices) * group
+        each = wanted if rounds == 1 and wanted * kept + group * working <= share else each // group * group
         return each * self.num_devices, group, self.num_devices * (each * kept + group * working)
 
     def _arrange(
-        self, tasks: Sequence[Task], shape: Any, num_lanes: int, group: int
+        self, costs: Sequence[_Cost], shape: Any, num_lanes: int, group: int
     ) -> tuple[tuple[Task | None, ...], float, float]:
         """Puts like tasks into one group and spreads groups over devices, the costliest first.
 
@@ -331,25 +367,28 @@ class Planner:
         Returns:
             The tasks in the order of lanes, estimated seconds and floating-point operations.
         """
-        rows = []
-        for task in tasks:
-            steps, gradients = task.hyperparams.work(shape)
-            rows.append(
-                (task.hyperparams.num_updates(self.total_timesteps), gradients.iterations, steps.iterations, task)
-            )
-        rows.sort(key=lambda row: row[:3], reverse=True)
-        step_seconds, gradient_seconds = self._iteration_seconds(shape, group)
         update_seconds = group * shape.rows * self.machine.row
-        step_flops, gradient_flops = shape.flops(self._inputs, self._outputs)
+        own = {choice: shape.only(choice) for choice in {cost.choice for cost in costs}}
+        times = {choice: self._iteration_seconds(only, group) for choice, only in own.items()}
+        flops = {choice: only.flops(self._inputs, self._outputs) for choice, only in own.items()}
         order: list[Task | None] = []
         seconds = arithmetic = 0.0
-        for start in range(0, len(rows), num_lanes):
+        if group == 1:  # any task may follow any other: the costliest first
+
+            def alone(cost: _Cost) -> float:
+                step, gradient = times[cost.choice]
+                return cost.updates * (cost.steps * step + cost.gradients * gradient)
+
+            costs = sorted(costs, key=alone, reverse=True)
+        for start in range(0, len(costs), num_lanes):
             groups = []
-            for first in range(start, min(start + num_lanes, len(rows)), group):
-                members = rows[first : min(first + group, start + num_lanes)]
+            for members in _groups(costs[start : start + num_lanes], group):
+                (step_seconds, gradient_seconds), (step_flops, gradient_flops) = (
+                    table[members[0].choice] for table in (times, flops)
+                )
                 steps, gradients = _lockstep(members)
-                cost = steps * step_seconds + gradients * gradient_seconds + members[0][0] * update_seconds
-                groups.append((cost, [row[3] for row in members]))
+                cost = steps * step_seconds + gradients * gradient_seconds + members[0].updates * update_seconds
+                groups.append((cost, [member.task for member in members]))
                 arithmetic += group * (steps * shape.num_envs * step_flops + gradients * shape.chunk * gradient_flops)
             placed, longest = self._spread(groups, num_lanes, group)
             seconds += longest
@@ -392,15 +431,33 @@ class Planner:
         return self._alone[task.hyperparams]
 
 
-def _lockstep(members: Sequence[tuple[int, int, int, Task]]) -> tuple[int, int]:
+class _Cost(NamedTuple):
+    """What a task does in a program: which alternatives it uses, its updates, and iterations of each."""
+
+    choice: Any
+    updates: int
+    gradients: int
+    steps: int
+    task: Task
+
+
+def _groups(costs: Sequence[_Cost], most: int) -> Iterator[Sequence[_Cost]]:
+    """Yields neighbours with the same choice, so many at a time."""
+    for _, same in itertools.groupby(costs, key=lambda cost: cost.choice if most > 1 else None):
+        members = list(same)
+        for first in range(0, len(members), most):
+            yield members[first : first + most]
+
+
+def _lockstep(members: Sequence[_Cost]) -> tuple[int, int]:
     """Returns how often the two loop bodies of a group run; members are ordered by updates, most first.
 
     As long as several members run, an update takes the most iterations that any of them needs.
     """
     total_steps = total_gradients = most_steps = most_gradients = 0
-    for number, (updates, gradients, steps, _) in enumerate(members):
-        most_steps, most_gradients = max(most_steps, steps), max(most_gradients, gradients)
-        lasting = updates - (members[number + 1][0] if number + 1 < len(members) else 0)
+    for number, member in enumerate(members):
+        most_steps, most_gradients = max(most_steps, member.steps), max(most_gradients, member.gradients)
+        lasting = member.updates - (members[number + 1].updates if number + 1 < len(members) else 0)
         total_steps += lasting * most_steps
         total_gradients += lasting * most_gradients
     return total_steps, total_gradients

@@ -112,9 +112,7 @@ class Scheduler:
         slots: list[Slot | None] = [None] * self.program.num_lanes
         first: list[Task | None] = [*order[: len(slots)], *[None] * (len(slots) - len(order))]
         queue = deque(task for task in order[len(slots) :] if task is not None)
-        # A lane that gets no task holds a copy of some task and never does an update of it.
-        filler = next(task for task in first if task is not None)
-        lanes = self.program.admit(self.program.empty(), [filler] * len(slots))
+        lanes = self.program.admit(self.program.empty(), self._filled(first))
         lanes = self._start(lanes, slots, first)
         fraction = 0.1  # of the way to the next evaluation; the first tick shows how long it takes
         while any(slots):
@@ -128,6 +126,15 @@ class Scheduler:
             free = [slot is None for slot in slots]
             if queue and any(free):
                 lanes = self._start(lanes, slots, [queue.popleft() if f and queue else None for f in free])
+
+    def _filled(self, first: list[Task | None]) -> list[Task]:
+        """Returns a task for each lane: one without a task of its own holds a neighbour's and never updates it."""
+        filled = []
+        for lane, task in enumerate(first):
+            start = lane - lane % self.program.group
+            candidates = [task, *first[start : start + self.program.group], *first]
+            filled.append(next(candidate for candidate in candidates if candidate is not None))
+        return filled
 
     def _start(self, lanes: Lanes, slots: list[Slot | None], arrivals: list[Task | None]) -> Lanes:
         for lane, task in enumerate(arrivals):

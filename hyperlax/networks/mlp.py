@@ -133,6 +133,15 @@ class MLPShape:
             tuple(sorted({*self.layer_norms, *other.layer_norms})),
         )
 
+    def is_alike(self, other: Any) -> bool:
+        """Returns whether both have arrays of the same sizes, so that merging them pads nothing."""
+        sizes = {self.layer_sizes, self.smallest, getattr(other, "layer_sizes", None), getattr(other, "smallest", None)}
+        return len(sizes) == 1 and {self.min_depth, other.min_depth} == {len(self.layer_sizes)}
+
+    def blank(self) -> MLPLane:
+        """Returns traced values of no network in particular."""
+        return MLPLane(np.zeros(len(self.layer_sizes), np.int32), np.int32(0), np.int32(0), np.bool_(False))
+
     def is_full(self, layer: int, width: int) -> bool:
         """Returns whether every lane uses all ``width`` units of a layer, so that nothing needs a mask."""
         return layer < len(self.smallest) and self.smallest[layer] == width
@@ -159,6 +168,10 @@ class MLPShape:
         sizes = [num_inputs, *self.widths(num_inputs), num_outputs]
         norms = 2 * sum(sizes[1:-1]) if True in self.layer_norms else 0
         return sum((a + 1) * b for a, b in itertools.pairwise(sizes)) + norms
+
+    def num_units(self) -> int:
+        """Returns the number of hidden units: the activations of one input."""
+        return sum(self.layer_sizes)
 
     def torso(self) -> MLPTorso:
         """Returns the flax module compiled for this shape."""
@@ -198,6 +211,23 @@ class Dense(nn.Module):
         return kernel @ x + bias[:, None]
 
 
+class LayerNorm(nn.Module):
+    """Layer norm (Ba et al., 2016) of columns ``(features, batch)`` over some of their features, if it is wanted."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, counted: jax.Array | None, use: Any) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[0],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[0],))
+
+        def norm() -> jax.Array:
+            mean = jnp.mean(x, axis=0, where=counted)
+            # The mean of squares less the square of the mean would lose the digits of a small variance.
+            variance = jnp.mean((x - mean) ** 2, axis=0, where=counted)
+            return (x - mean) * (jax.lax.rsqrt(variance + 1e-6) * scale[:, None]) + bias[:, None]
+
+        return norm() if use is True else jax.lax.cond(use, norm, lambda: x)
+
+
 class MLPTorso(nn.Module):
     """Hidden layers, each Dense, layer norm, activation, in that order."""
 
@@ -212,11 +242,9 @@ class MLPTorso(nn.Module):
             valid = (jnp.arange(width) < lane.widths[layer])[:, None]
             if True in shape.layer_norms:
                 # A layer that the lane skips has no valid unit, and the mean of nothing is NaN.
-                counted = valid | (layer >= lane.depth)
-                # The mean of squares less the square of the mean loses the digits of a small variance.
-                norm = nn.LayerNorm(reduction_axes=0, feature_axes=0, use_fast_variance=False, name=f"norm_{layer}")
-                normed = norm(hidden, mask=None if shape.is_full(layer, width) else counted)
-                hidden = normed if len(shape.layer_norms) == 1 else jnp.where(lane.use_layer_norm, normed, hidden)
+                counted = None if shape.is_full(layer, width) else valid | (layer >= lane.depth)
+                use = True if len(shape.layer_norms) == 1 else lane.use_layer_norm
+                hidden = LayerNorm(name=f"norm_{layer}")(hidden, counted, use)
             hidden = self._activate(hidden, lane.activation)
             if not shape.is_full(layer, width):
                 hidden = hidden * valid

@@ -1,7 +1,7 @@
 """A torso of any family with a dense output layer: what an algorithm calls an actor or a critic.
 
 A family (multilayer perceptron, …) is a dataclass of declared hyperparameters with three methods,
-and its shape another with five; :mod:`hyperlax.networks.mlp` is the pattern. An algorithm never
+and its shape another with eight; :mod:`hyperlax.networks.mlp` is the pattern. An algorithm never
 asks which family it has.
 """
 
@@ -25,10 +25,13 @@ class TorsoShape(Hashable, Protocol):
     """Static maxima of one family, for which a program is compiled; hashable."""
 
     def merge(self, other: Self) -> Self: ...
+    def is_alike(self, other: Any) -> bool: ...
+    def blank(self) -> Any: ...
     def describe(self) -> str: ...
     def torso(self) -> nn.Module: ...
     def flops(self, num_inputs: int, num_outputs: int) -> int: ...
     def num_params(self, num_inputs: int, num_outputs: int) -> int: ...
+    def num_units(self) -> int: ...
 
 
 class TorsoFamily(Protocol):
@@ -49,12 +52,10 @@ class _TorsoAndHead(nn.Module):
 
 
 @lru_cache(maxsize=4096)
-def _abstract_params(shape: TorsoShape, num_inputs: int, num_outputs: int, lane: Any) -> Params:
+def _abstract_params(shape: TorsoShape, num_inputs: int, num_outputs: int) -> Params:
     module = _TorsoAndHead(shape.torso(), num_outputs)
     x = jax.ShapeDtypeStruct((num_inputs, 1), jnp.float32)
-    structure, leaves = lane
-    traced = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(s, d) for s, d in leaves])
-    return jax.eval_shape(lambda x, lane: module.init(jax.random.key(0), x, lane)["params"], x, traced)
+    return jax.eval_shape(lambda x, lane: module.init(jax.random.key(0), x, lane)["params"], x, shape.blank())
 
 
 class Network:
@@ -81,11 +82,10 @@ class Network:
         """Number of parameters, padding included."""
         return self.shape.num_params(self.num_inputs, self.num_outputs)
 
-    def abstract_params(self, family: TorsoFamily) -> Params:
-        """Returns shapes and dtypes of the padded parameters; ``family`` is any network that fits."""
-        leaves, structure = jax.tree.flatten(family.traced(self.shape))
-        lane = (structure, tuple((np.shape(x), np.asarray(x).dtype) for x in leaves))
-        return _abstract_params(self.shape, self.num_inputs, self.num_outputs, lane)
+    @property
+    def abstract_params(self) -> Params:
+        """Shapes and dtypes of the padded parameters."""
+        return _abstract_params(self.shape, self.num_inputs, self.num_outputs)
 
     def exact(self, family: TorsoFamily) -> Network:
         """Returns the network of exactly this size."""
@@ -102,9 +102,9 @@ class Network:
         """
         exact = jax.tree_util.tree_map_with_path(
             lambda path, leaf: self._initial([p.key for p in path], leaf.shape, entropy, family),
-            self.exact(family).abstract_params(family),
+            self.exact(family).abstract_params,
         )
-        return pad(exact, self.abstract_params(family))
+        return pad(exact, self.abstract_params)
 
     def _initial(
         self, path: list[str], shape: tuple[int, ...], entropy: Sequence[int], family: TorsoFamily
@@ -118,7 +118,7 @@ class Network:
 
     def export(self, params: Params, family: TorsoFamily) -> Params:
         """Returns the parameters of one lane cut to the network's exact size."""
-        return cut(params, self.exact(family).abstract_params(family))
+        return cut(params, self.exact(family).abstract_params)
 
     def __call__(self, params: Params, x: jax.Array, lane: Any) -> jax.Array:
         """Maps ``(num_inputs, batch)`` to ``(num_outputs, batch)``."""

@@ -73,6 +73,16 @@ class Vector:
         return jax.tree.unflatten(self._structure, [vector[a:b].reshape(shape) for a, b, shape in parts])
 
 
+def head(tree: Any, size: int) -> Any:
+    """Returns the first ``size`` entries of every vector of a pytree; scalars as they are."""
+    return jax.tree.map(lambda x: x[:size] if x.ndim else x, tree)
+
+
+def replace_head(tree: Any, new: Any) -> Any:
+    """Returns the vectors of ``tree`` with their first entries replaced by ``new``, and its scalars."""
+    return jax.tree.map(lambda old, x: x if old.shape == x.shape else old.at[: x.shape[0]].set(x), tree, new)
+
+
 def flat(tree: Params, prefix: str = "") -> dict[str, np.ndarray]:
     """Returns nested dicts of arrays as one dict whose keys join theirs by slashes."""
     out: dict[str, np.ndarray] = {}

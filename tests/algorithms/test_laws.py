@@ -21,6 +21,7 @@ from hyperlax.engine.devices import local_mesh
 from hyperlax.engine.program import Program, Task
 from hyperlax.environments import make, vector
 from hyperlax.networks.mlp import ACTIVATIONS, MLP
+from hyperlax.networks.padding import pad
 
 TOTAL_TIMESTEPS, TICKS = 250, (1, 3)
 
@@ -80,31 +81,15 @@ class Parts(NamedTuple):
 
 
 def ppo_masks(agent, hyperparams):
-    """Which entries of the parameter vectors are the lane's own."""
-    ones = lambda network, family: network.init([0], family)  # noqa: E731
-    actor, critic = ones(agent.actor, hyperparams.actor_network), ones(agent.critic, hyperparams.critic_network)
-    exact = {
-        "actor": {
-            "network": agent.actor.export(actor, hyperparams.actor_network),
-            "log_std": np.ones(agent.distribution.num_free),
-        },
-        "critic": agent.critic.export(critic, hyperparams.critic_network),
-    }
-    padded = {
-        "actor": {"network": actor, "log_std": np.ones(agent.distribution.num_free)},
-        "critic": critic,
-    }
+    """Which entries of the parameter vectors are the lane's own: those of its network at exact size."""
     masks = {}
-    for name, agent_vector in agent.vectors.items():
-        inside = dict(jax.tree_util.tree_leaves_with_path(exact[name]))
-
-        def fill(path, leaf, inside=inside):
-            mask = np.zeros(np.shape(leaf), bool)
-            if path in inside:
-                mask[tuple(slice(n) for n in np.shape(inside[path]))] = True
-            return mask
-
-        masks[name] = agent_vector.pack(jax.tree_util.tree_map_with_path(fill, padded[name]))
+    for name, networks in (("actor", agent.actor), ("critic", agent.critic)):
+        family = getattr(hyperparams, f"{name}_network")
+        member = networks.members[networks.shape.index(family)]
+        exact = member.network.exact(family).abstract_params
+        inside = pad(jax.tree.map(lambda x: np.ones(x.shape, bool), exact), member.network.abstract_params)
+        mask = member.vector.pack({"free": np.ones(networks.num_free), "network": inside}) > 0
+        masks[name] = np.pad(mask, (0, networks.size - mask.size))
     return masks
 
 
@@ -210,6 +195,7 @@ def train(program, tasks, ticks=TICKS, change=None):
 
 
 def merge(shapes, chunk):
+    """Returns a shape that holds all, networks of different sizes side by side."""
     shape = reduce(lambda a, b: a.merge(b), shapes)
     return replace(shape, chunk=chunk) if hasattr(shape, "chunk") else shape
 
@@ -237,9 +223,14 @@ class World:
         return program
 
     @cached_property
-    def shape(self):
-        """Holds all tasks; its chunk is smaller than some minibatches and divides few of them."""
+    def side_by_side(self):
+        """Holds all tasks, each network in arrays of its own size."""
         return merge([task.hyperparams.shape(self.env) for task in self.tasks], chunk=4)
+
+    @cached_property
+    def shape(self):
+        """Holds all tasks in common arrays; its chunk is smaller than some minibatches and divides few of them."""
+        return self.side_by_side.together()
 
     @cached_property
     def mixed(self):
@@ -302,7 +293,7 @@ def test_alone_equals_batched(world):
 
 
 def test_order_number_and_groups_of_lanes_and_padding_change_nothing(world):
-    larger = merge([world.largest.shape(world.env), world.shape], chunk=5)
+    larger = merge([world.largest.shape(world.env), world.side_by_side], chunk=5).together()
     program = world.program(larger, 6, group=3)
     order = [2, 0, 3, 1, 0, 2]
     result = train(program, [world.tasks[i] for i in order])
@@ -311,6 +302,21 @@ def test_order_number_and_groups_of_lanes_and_padding_change_nothing(world):
             world.own(program, result, lane, world.tasks[i]),
             world.own(world.mixed, world.reference, i, world.tasks[i]),
         )
+
+
+@pytest.mark.parametrize("group, order", [(1, [0, 1, 2, 3]), (2, [3, 0, 1, 1, 2, 2])], ids=["alone", "in pairs"])
+def test_networks_side_by_side_are_as_good_as_padded_ones(world, group, order):
+    """Lanes that share a shape, two by two or one by one, take the branch of their own network."""
+    program = world.program(world.side_by_side, len(order), group=group)
+    assert world.side_by_side.num_alternatives > world.shape.num_alternatives
+    result = train(program, [world.tasks[i] for i in order])
+    for lane, i in enumerate(order):
+        assert_close(
+            world.own(program, result, lane, world.tasks[i]),
+            world.own(world.mixed, world.reference, i, world.tasks[i]),
+        )
+        for leaf in world.algorithm.parts(program.agent, world.state(result, lane), world.tasks[i].hyperparams)[1]:
+            np.testing.assert_array_equal(leaf, 0.0)
 
 
 @pytest.mark.skipif(len(jax.devices()) < 2, reason="needs two devices")
@@ -413,7 +419,7 @@ class DoubleProgram(Program):
 def test_alone_equals_batched_over_dozens_of_updates_in_double_precision(make_spring, discrete):
     env, rng = make_spring(discrete), np.random.default_rng(1374)
     tasks = [Task(i, 0, random_ppo(rng, random_mlp)) for i in range(3)]
-    shape = merge([task.hyperparams.shape(env) for task in tasks], chunk=4)
+    shape = merge([task.hyperparams.shape(env) for task in tasks], chunk=4).together()
 
     def run(shape, tasks):
         program = DoubleProgram(

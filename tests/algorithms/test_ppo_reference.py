@@ -58,11 +58,11 @@ def actor(params, x):
 
 
 def critic(params, x):
-    return network(params, x, lambda x: jnp.maximum(x, 0), True)[:, 0]
+    return network(params["network"], x, lambda x: jnp.maximum(x, 0), True)[:, 0]
 
 
 def log_prob_and_entropy(params, x, action, discrete):
-    outputs, log_std = actor(params, x), params["log_std"]
+    outputs, log_std = actor(params, x), params["free"]
     if discrete:
         log_p = outputs - jnp.log(jnp.exp(outputs).sum(1, keepdims=True))
         return log_p[jnp.arange(len(x)), action[:, 0].astype(int)], -(jnp.exp(log_p) * log_p).sum(1)
@@ -81,7 +81,7 @@ def losses(params, batch, coefficients, discrete):
     kl = (ratio - 1 - jnp.log(ratio)).mean()
     outside = (abs(ratio - 1) > clip_eps).mean()
     total = policy + vf_coef * value - ent_coef * entropy.mean()
-    return total, jnp.stack([policy, value, entropy.mean(), kl, outside])
+    return total, jnp.stack([policy, entropy.mean(), kl, outside, value])
 
 
 gradient = jax.jit(jax.grad(losses, has_aux=True), static_argnums=3)
@@ -202,8 +202,9 @@ def as_dict(agent, state, lane):
     """One lane's state in float64, its vectors unpacked."""
     state = jax.tree.map(lambda x: np.asarray(x[lane]), state)
     wide = lambda tree: jax.tree.map(lambda x: np.asarray(x, np.float64), tree)  # noqa: E731
-    unpack = lambda vectors: {name: wide(agent.vectors[name].unpack(vectors[name])) for name in agent.vectors}  # noqa: E731
-    adam = {name: jax.tree.leaves(state.optimizer[name]) for name in agent.vectors}  # count, mean, square
+    networks = {"actor": agent.actor, "critic": agent.critic}
+    unpack = lambda vectors: {name: wide(networks[name].unpack(vectors[name])[0]) for name in networks}  # noqa: E731
+    adam = {name: jax.tree.leaves(state.optimizer[name]) for name in networks}  # count, mean, square
     moments = [unpack({name: leaves[i] for name, leaves in adam.items()}) for i in (1, 2)]
     return {
         "params": unpack(state.params),
@@ -230,7 +231,7 @@ def updates(request, make_spring):
 
     def update(words, state, lane):
         key, on = rng.wrap(words), jnp.bool_(True)
-        _, rollout, _ = agent._collect(key, agent._unpack(state.params), state, lane, on)
+        _, rollout, _ = agent._collect(key, agent.critic.unpack(state.params["critic"]), state, lane, on)
         return rollout, *agent.update(key, state, lane, on)
 
     state = jax.jit(jax.vmap(init, axis_name=LANES))(words, params, lanes)

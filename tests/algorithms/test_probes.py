@@ -60,7 +60,7 @@ def train(env, updates=60):
 
     def value(observations):
         features = agent._features(state.statistics, lane.hyperparams, jnp.asarray(observations, jnp.float32))
-        return agent._value(agent._unpack(state.params), lane.hyperparams, features)
+        return agent._value(agent.critic.unpack(state.params["critic"]), lane.hyperparams, features)
 
     return value, lambda observations: agent.act(
         agent.policy(state), lane.hyperparams, jnp.asarray(observations, jnp.float32)

@@ -49,7 +49,7 @@ def merged(families):
 def random_params(network, family, seed):
     """Exact parameters that are nowhere zero or one."""
     rng = np.random.default_rng(seed)
-    exact = network.exact(family).abstract_params(family)
+    exact = network.exact(family).abstract_params
     return jax.tree.map(lambda leaf: rng.normal(0, 0.7, leaf.shape), exact)
 
 
@@ -75,7 +75,7 @@ def padded_like(network, family, exact):
         full[tuple(slice(n) for n in source.shape)] = source
         return full
 
-    return jax.tree_util.tree_map_with_path(fill, network.abstract_params(family))
+    return jax.tree_util.tree_map_with_path(fill, network.abstract_params)
 
 
 @pytest.fixture(scope="module", params=GROUPS)
@@ -149,7 +149,7 @@ def test_gelu_is_near_that_of_the_paper():
 def test_parameters_and_operations_are_counted_from_the_arrays(name):
     shape = merged(GROUPS[name])
     network = Network(shape, INPUTS, OUTPUTS, gain=1.0)
-    params = network.abstract_params(GROUPS[name][0])
+    params = network.abstract_params
     assert network.num_params == sum(leaf.size for leaf in jax.tree.leaves(params))
     leaves = jax.tree_util.tree_leaves_with_path(params)
     assert network.flops == 2 * sum(leaf.size for path, leaf in leaves if path[-1].key == "kernel")

@@ -23,14 +23,14 @@ def network():
 def test_cut_undoes_pad_and_the_rest_is_zero(network, family):
     if family.layer_sizes == ():
         network = Network(network.shape.merge(family.shape()), 3, 2, gain=0.5)
-    exact_shapes = network.exact(family).abstract_params(family)
+    exact_shapes = network.exact(family).abstract_params
     rng = np.random.default_rng(0)
     exact = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), exact_shapes)
-    padded = pad(exact, network.abstract_params(family))
+    padded = pad(exact, network.abstract_params)
     jax.tree.map(np.testing.assert_array_equal, cut(padded, exact_shapes), exact)
     total = lambda tree: sum(np.abs(leaf).sum(dtype=np.float64) for leaf in jax.tree.leaves(tree))  # noqa: E731
     assert total(padded) == pytest.approx(total(exact), rel=1e-12)
-    assert jax.tree.map(np.shape, padded) == jax.tree.map(lambda leaf: leaf.shape, network.abstract_params(family))
+    assert jax.tree.map(np.shape, padded) == jax.tree.map(lambda leaf: leaf.shape, network.abstract_params)
 
 
 @pytest.mark.parametrize("family", [SMALL, LARGE], ids=["small", "large"])
