@@ -140,7 +140,7 @@ class PPO:
             num_envs=self.total_num_envs,
             rollout_length=self.rollout_length,
             minibatch_sizes=(self.minibatch_size, self.minibatch_size),
-            chunk=min(self.minibatch_size, MAX_CHUNK),
+            chunks=(min(self.minibatch_size, MAX_CHUNK),),
             actor=Alternatives((self.actor_network.shape(),)),
             critic=Alternatives((self.critic_network.shape(),)),
         )
@@ -168,6 +168,7 @@ class PPO:
             normalize_observations=b(self.normalize_observations),
             normalize_rewards=b(self.normalize_rewards),
             num_updates=i(self.num_updates(total_timesteps)),
+            chunk=i(shape.chunk_index(self.minibatch_size)) if len(shape.chunks) > 1 else None,
         )
 
     def num_updates(self, total_timesteps: int) -> int:
@@ -176,8 +177,9 @@ class PPO:
 
     def work(self, shape: PPOShape) -> tuple[Work, Work]:
         """Returns what one update does in a program of ``shape``: environment steps, gradient evaluations."""
-        chunks = self.num_minibatches * -(-self.minibatch_size // shape.chunk)
-        return Work(self.rollout_length, shape.num_envs), Work(self.epochs * chunks, shape.chunk)
+        chunk = shape.chunks[shape.chunk_index(self.minibatch_size)]
+        chunks = self.num_minibatches * -(-self.minibatch_size // chunk)
+        return Work(self.rollout_length, shape.num_envs), Work(self.epochs * chunks, chunk)
 
     def agent(self, env: Environment, shape: PPOShape) -> PPOAgent:
         """Returns the functions that train lanes of ``shape``, of which this is one."""
@@ -199,14 +201,15 @@ LOSSES = ("policy_loss", "entropy", "approx_kl", "clip_fraction", "value_loss")
 class PPOShape:
     """What a program of PPO lanes is compiled for.
 
-    A minibatch is worked off in chunks of one size for all lanes, a lane with larger minibatches
-    taking more chunks before it steps. So lanes of very different minibatch sizes cost no padding.
+    A minibatch is worked off in chunks, a lane with larger minibatches taking more of them before it
+    steps. So lanes of very different minibatch sizes in lockstep, which have chunks of one size, cost
+    little padding; lanes by themselves have a choice of sizes.
 
     Attributes:
         num_envs: most environments of any lane.
         rollout_length: longest rollout of any lane.
         minibatch_sizes: smallest and largest minibatch of any lane.
-        chunk: transitions in one gradient evaluation.
+        chunks: transitions in one gradient evaluation: the choice there is, ascending.
         actor: shapes of the actor's torso.
         critic: shapes of the critic's torso.
     """
@@ -214,7 +217,7 @@ class PPOShape:
     num_envs: int
     rollout_length: int
     minibatch_sizes: tuple[int, int]
-    chunk: int
+    chunks: tuple[int, ...]
     actor: Alternatives
     critic: Alternatives
 
@@ -224,7 +227,7 @@ class PPOShape:
         return self.num_envs * self.rollout_length
 
     def merge(self, other: PPOShape) -> PPOShape:
-        """Returns the least shape that holds both, networks of other sizes side by side; the chunk is that of the first."""
+        """Returns the least shape that holds both, networks of other sizes side by side; the chunks are those of the first."""
         return PPOShape(
             num_envs=max(self.num_envs, other.num_envs),
             rollout_length=max(self.rollout_length, other.rollout_length),
@@ -232,7 +235,7 @@ class PPOShape:
                 min(self.minibatch_sizes[0], other.minibatch_sizes[0]),
                 max(self.minibatch_sizes[1], other.minibatch_sizes[1]),
             ),
-            chunk=self.chunk,
+            chunks=self.chunks,
             actor=self.actor.merge(other.actor),
             critic=self.critic.merge(other.critic),
         )
@@ -241,32 +244,52 @@ class PPOShape:
         """Returns the shape in a few words."""
         return (
             f"{self.num_envs} environments × {self.rollout_length} steps, minibatches of {self.minibatch_sizes[0]} … "
-            f"{self.minibatch_sizes[1]} by {self.chunk}, actor {self.actor.describe()}, critic {self.critic.describe()}"
+            f"{self.minibatch_sizes[1]} by {'/'.join(map(str, self.chunks))}, actor {self.actor.describe()}, critic {self.critic.describe()}"
         )
 
     def together(self) -> PPOShape:
         """Returns the shape in which networks of different sizes share arrays, so that any lanes may be in lockstep."""
         return replace(self, actor=self.actor.together(), critic=self.critic.together())
 
-    def choice(self, hyperparams: PPO) -> tuple[int, int]:
-        """Returns which alternatives a configuration uses: lanes in lockstep must agree on them."""
-        return self.actor.index(hyperparams.actor_network), self.critic.index(hyperparams.critic_network)
+    def chunk_index(self, minibatch_size: int) -> int:
+        """Returns which chunk size suits a minibatch: an iteration costs as much besides as some 16 transitions."""
+        costs = [-(-minibatch_size // chunk) * (chunk + 16) for chunk in self.chunks]
+        return costs.index(min(costs))
 
-    def only(self, choice: tuple[int, int]) -> PPOShape:
+    def accumulates(self, chunk: int) -> bool:
+        """Returns whether any minibatch takes several chunks of this size."""
+        sizes = range(chunk + 1, self.minibatch_sizes[1] + 1)
+        return any(self.chunks[self.chunk_index(size)] == chunk for size in sizes)
+
+    def choice(self, hyperparams: PPO) -> tuple[int, int, int]:
+        """Returns which alternatives a configuration uses: lanes in lockstep must agree on them."""
+        return (
+            self.actor.index(hyperparams.actor_network),
+            self.critic.index(hyperparams.critic_network),
+            self.chunk_index(hyperparams.minibatch_size),
+        )
+
+    def only(self, choice: tuple[int, int, int]) -> PPOShape:
         """Returns the shape with one choice of alternatives: what a lane with that choice costs."""
-        return replace(self, actor=self.actor.only(choice[0]), critic=self.critic.only(choice[1]))
+        actor, critic, chunk = choice
+        return replace(
+            self, actor=self.actor.only(actor), critic=self.critic.only(critic), chunks=(self.chunks[chunk],)
+        )
 
     @property
     def num_alternatives(self) -> int:
-        """Alternatives of the actor and of the critic: how much code there is to compile."""
-        return len(self.actor.shapes) + len(self.critic.shapes)
+        """Alternatives of the actor's and of the critic's gradient steps: how much code there is to compile."""
+        return (len(self.actor.shapes) + len(self.critic.shapes)) * len(self.chunks)
 
     def variants(self) -> list[PPOShape]:
         """Returns shapes for the same lanes among which the planner may choose: other chunks, padded networks."""
-        smallest, largest = self.minibatch_sizes
-        sizes = {min(smallest, MAX_CHUNK), min(largest, MAX_CHUNK)}
-        sizes |= {2**k for k in range(1, 11) if smallest <= 2**k <= largest}
-        return [replace(shape, chunk=chunk) for shape in {self, self.together()} for chunk in sorted(sizes)]
+        smallest, largest = (min(size, MAX_CHUNK) for size in self.minibatch_sizes)
+        sizes = sorted({smallest, largest} | {2**k for k in range(1, 11) if smallest <= 2**k <= largest})
+        one = [(size,) for size in sizes]
+        several = [tuple(sizes[::step]) for step in (1, 2) if len(sizes[::step]) > 1]
+        together = {self.together()} - {self}
+        padded = [replace(shape, chunks=chunks) for shape in together for chunks in one]
+        return [replace(self, chunks=chunks) for chunks in one + several] + padded
 
     def flops(self, num_inputs: int, num_outputs: int) -> tuple[int, int]:
         """Returns floating-point operations per environment step and per transition of a gradient.
@@ -293,12 +316,16 @@ class PPOShape:
         rows = (self.rollout_length + 1) * self.num_envs
         rollout = rows * (6 * num_inputs + 4 * num_outputs + 20 + state_numbers)
         units = self.actor.num_units() + self.critic.num_units()
-        activations = 4 * max(self.chunk, min(rows, max(256, self.num_envs))) * (units + num_inputs + num_outputs)
+        activations = 4 * max(*self.chunks, min(rows, max(256, self.num_envs))) * (units + num_inputs + num_outputs)
         return 4 * 2 * kept, 4 * (rollout + activations + 6 * params)
 
 
 class PPOLane(NamedTuple):
-    """Hyperparameters as traced values; see :class:`PPO`. ``num_updates`` is the lane's whole budget."""
+    """Hyperparameters as traced values; see :class:`PPO`.
+
+    ``num_updates`` is the lane's whole budget, ``chunk`` an index into the shape's chunks, None if there is one.
+    """
+
 
     actor: Any
     critic: Any
@@ -319,6 +346,7 @@ class PPOLane(NamedTuple):
     normalize_observations: Any
     normalize_rewards: Any
     num_updates: Any
+    chunk: Any
 
 
 class PPOState(NamedTuple):
@@ -623,14 +651,16 @@ class PPOAgent:
         steps = partial(self._gradient_steps, key, state.updates, rows, lane, active)
         if in_lockstep() and self.shape.num_alternatives == len(networks):
             parts = {name: (network.members[0], places[name].torsos[0]) for name, network in networks.items()}
-            learners, losses = steps(parts, learners)
+            learners, losses = steps(self.shape.chunks[0], parts, learners)
         else:
             losses = jnp.zeros(0)
             for name, network in networks.items():
 
                 def learn(index: int, member: Member, torso: Any, name: str = name) -> tuple[Learner, jax.Array]:
                     del index
-                    learnt, news = steps({name: (member, torso)}, {name: head(learners[name], member.vector.size)})
+                    mine = {name: head(learners[name], member.vector.size)}
+                    calls = [partial(steps, chunk, {name: (member, torso)}, mine) for chunk in self.shape.chunks]
+                    learnt, news = calls[0]() if len(calls) == 1 else jax.lax.switch(lane_max(lane.chunk), calls)
                     return replace_head(learners[name], learnt[name]), news
 
                 learners[name], news = network.choose(places[name], learn)
@@ -645,6 +675,7 @@ class PPOAgent:
         rows: jax.Array,
         lane: PPOLane,
         active: jax.Array,
+        chunk_size: int,
         parts: dict[str, tuple[Member, Any]],
         learners: dict[str, Learner],
     ) -> tuple[dict[str, Learner], jax.Array]:
@@ -656,6 +687,7 @@ class PPOAgent:
             rows: all transitions.
             lane: hyperparameters.
             active: whether the lane does anything.
+            chunk_size: transitions of one gradient evaluation.
             parts: networks to train, with their torsos' traced values, by name.
             learners: of the same names, vectors as long as the networks' own.
 
@@ -665,13 +697,13 @@ class PPOAgent:
         shape, div, rem = self.shape, jax.lax.div, jax.lax.rem
         count = lane.rollout_length * lane.num_envs
         minibatch_size = div(count, lane.num_minibatches)
-        chunks = div(minibatch_size + shape.chunk - 1, jnp.int32(shape.chunk))
+        chunks = div(minibatch_size + chunk_size - 1, jnp.int32(chunk_size))
         chunks_per_epoch = lane.num_minibatches * chunks
         shuffle_key = stream(key, SHUFFLE, updates)
         transitions = jnp.arange(rows.shape[0], dtype=jnp.int32)
         row_of = div(transitions, lane.num_envs) * shape.num_envs + rem(transitions, lane.num_envs)
         optimizers, functions = self._optimizers(lane, updates), {"actor": self._actor_loss, "critic": self._critic_loss}
-        accumulates = shape.minibatch_sizes[1] > shape.chunk
+        accumulates = shape.accumulates(chunk_size)
 
         def shuffle(epoch: jax.Array) -> jax.Array:
             return row_of[permutation(jax.random.fold_in(shuffle_key, epoch), count, rows.shape[0])]
@@ -682,7 +714,7 @@ class PPOAgent:
             minibatch, chunk = div(position, chunks), rem(position, chunks)
             begins = on & (position == 0)
             order = jax.lax.cond(any_lane(begins), lambda: jnp.where(begins, shuffle(epoch), order), lambda: order)
-            within = chunk * shape.chunk + jnp.arange(shape.chunk)
+            within = chunk * chunk_size + jnp.arange(chunk_size)
             weight = (within < minibatch_size) / minibatch_size.astype(jnp.float32)
             batch = self._minibatch(rows[order[jnp.minimum(minibatch * minibatch_size + within, count - 1)]])
             grads, news = {}, []

@@ -262,7 +262,7 @@ class Planner:
     def _coarsen(self, groups: list[list[Task]]) -> list[list[Task]]:
         """Joins groups of like work until pairs of them can be compared in a small part of the time they save."""
         alone = sum(self._program([group[0]]).seconds * len(group) for group in groups)
-        most, step = (80 if alone > 600 else 40), 0.25
+        most, step = (80 if alone > 600 else 32), 0.25
         while len(groups) > most:
             step *= 1.5
             tasks = [task for group in groups for task in group]
@@ -389,7 +389,8 @@ class Planner:
                 steps, gradients = _lockstep(members)
                 cost = steps * step_seconds + gradients * gradient_seconds + members[0].updates * update_seconds
                 groups.append((cost, [member.task for member in members]))
-                arithmetic += group * (steps * shape.num_envs * step_flops + gradients * shape.chunk * gradient_flops)
+                transitions = gradients * own[members[0].choice].chunks[0]
+                arithmetic += group * (steps * shape.num_envs * step_flops + transitions * gradient_flops)
             placed, longest = self._spread(groups, num_lanes, group)
             seconds += longest
             order += placed
@@ -418,7 +419,7 @@ class Planner:
         optimizer = params * (machine.param if cached else machine.param_uncached)
         rate = machine.flops * (machine.alone if group == 1 else 1.0)
         step = machine.lane + shape.num_envs * (step_flops / rate + machine.transition + self._env_seconds)
-        gradient = machine.lane + optimizer + shape.chunk * gradient_flops / rate
+        gradient = machine.lane + optimizer + shape.chunks[0] * gradient_flops / rate
         return machine.launch + group * step, machine.launch + group * gradient
 
     def arithmetic(self, task: Task) -> float:

@@ -194,10 +194,10 @@ def train(program, tasks, ticks=TICKS, change=None):
     return Result(jax.device_get(lanes), metrics, evaluation)
 
 
-def merge(shapes, chunk):
-    """Returns a shape that holds all, networks of different sizes side by side."""
+def merge(shapes, *chunks):
+    """Returns a shape that holds all, networks of different sizes side by side, and a choice of chunks."""
     shape = reduce(lambda a, b: a.merge(b), shapes)
-    return replace(shape, chunk=chunk) if hasattr(shape, "chunk") else shape
+    return replace(shape, chunks=chunks) if hasattr(shape, "chunks") else shape
 
 
 class World:
@@ -225,12 +225,12 @@ class World:
     @cached_property
     def side_by_side(self):
         """Holds all tasks, each network in arrays of its own size."""
-        return merge([task.hyperparams.shape(self.env) for task in self.tasks], chunk=4)
+        return merge([task.hyperparams.shape(self.env) for task in self.tasks], 2, 5)
 
     @cached_property
     def shape(self):
         """Holds all tasks in common arrays; its chunk is smaller than some minibatches and divides few of them."""
-        return self.side_by_side.together()
+        return merge([task.hyperparams.shape(self.env) for task in self.tasks], 4).together()
 
     @cached_property
     def mixed(self):
@@ -293,7 +293,7 @@ def test_alone_equals_batched(world):
 
 
 def test_order_number_and_groups_of_lanes_and_padding_change_nothing(world):
-    larger = merge([world.largest.shape(world.env), world.side_by_side], chunk=5).together()
+    larger = merge([world.largest.shape(world.env), world.side_by_side], 5).together()
     program = world.program(larger, 6, group=3)
     order = [2, 0, 3, 1, 0, 2]
     result = train(program, [world.tasks[i] for i in order])
@@ -419,7 +419,7 @@ class DoubleProgram(Program):
 def test_alone_equals_batched_over_dozens_of_updates_in_double_precision(make_spring, discrete):
     env, rng = make_spring(discrete), np.random.default_rng(1374)
     tasks = [Task(i, 0, random_ppo(rng, random_mlp)) for i in range(3)]
-    shape = merge([task.hyperparams.shape(env) for task in tasks], chunk=4).together()
+    shape = merge([task.hyperparams.shape(env) for task in tasks], 4).together()
 
     def run(shape, tasks):
         program = DoubleProgram(
