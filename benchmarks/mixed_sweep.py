@@ -3,7 +3,8 @@
 Every sweep runs in a process of its own with an empty compilation cache, one seed, one evaluation at the end,
 and without training the winner again. One by one, each (sample, seed) runs alone in its exact shape on one
 device, while the next program compiles. That is measured in full at the first number of steps; at the others it
-is measured with --full, and else computed from the seconds an update of each sample took there.
+is measured with --full, and else computed from the seconds an update of each sample took there. Of a sweep longer
+than --longest, the plan for the whole length is carried out that far, and its training time scaled.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Outcome:
         padding: share of the arithmetic that no sample asked for.
         lanes_busy: share of the lanes' updates that trained something, weighted by time.
         median_final_return: over samples.
+        share: of the steps that were run, the plan being that of all; what is beyond is scaled.
     """
 
     mode: str
@@ -61,6 +63,7 @@ class Outcome:
     padding: float
     lanes_busy: float
     median_final_return: float
+    share: float = 1.0
 
 
 # --- one sweep, in a process of its own ----------------------------------------------------------
@@ -69,10 +72,13 @@ class Outcome:
 def child(arguments: str) -> None:
     """Runs one sweep and prints where its run directory is."""
     import hyperlax
-
-    options = json.loads(arguments)
+    from hyperlax import api
     from hyperlax.errors import UserError
 
+    options = json.loads(arguments)
+    planned = options.pop("planned_steps")
+    ordinary = api._planner
+    api._planner = lambda env, length, *rest: ordinary(env, replace(length, total_timesteps=planned), *rest)
     options |= {"num_seeds": 1, "num_evaluations": 1, "winner_seeds": 0, "plot": False, "progress": False}
     try:
         run = hyperlax.sweep(RECIPE, ENVIRONMENT, **options)
@@ -85,7 +91,9 @@ def measure(mode: str, steps: int, args: argparse.Namespace, folder: Path) -> tu
     """Returns what a sweep took, and its run."""
     from hyperlax import load_run
 
-    options = {"samples": str(args.samples_file), "run_length": steps, "output_root": str(folder / f"{mode} {steps}")}
+    run_steps = min(steps, args.longest)
+    options = {"samples": str(args.samples_file), "run_length": run_steps, "planned_steps": steps}
+    options["output_root"] = str(folder / f"{mode} {steps}")
     options["sequential"] = mode != "batched"
     with tempfile.TemporaryDirectory() as cache:
         started = time.perf_counter()
@@ -99,7 +107,23 @@ def measure(mode: str, steps: int, args: argparse.Namespace, folder: Path) -> tu
     if process.returncode:
         raise SystemExit(process.returncode)
     run = load_run(report.last_json(process.stdout)["path"])
-    return _outcome(mode, steps, seconds, run), run
+    return _scaled(_outcome(mode, run_steps, seconds, run), steps), run
+
+
+def _scaled(outcome: Outcome, steps: int) -> Outcome:
+    """Returns what the sweep would have taken for all its steps."""
+    if steps == outcome.steps:
+        return outcome
+    longer = outcome.run_seconds * (steps / outcome.steps - 1)
+    return replace(
+        outcome,
+        steps=steps,
+        seconds=outcome.seconds + longer,
+        sweep_seconds=outcome.sweep_seconds + longer,
+        run_seconds=outcome.run_seconds + longer,
+        median_final_return=float("nan"),
+        share=outcome.steps / steps,
+    )
 
 
 def _outcome(mode: str, steps: int, seconds: float, run: Any) -> Outcome:
@@ -250,11 +274,11 @@ def _speeds(outcomes: list[Outcome]) -> str:
 
 def _batched(outcomes: list[Outcome]) -> str:
     columns = [
-        "steps", "programs", "padding", "lanes busy", "sweep, s", "predicted, s", "compiling, s", "waiting for it, s",
-        "training, s", "median final return",
+        "steps", "run of them", "programs", "padding", "lanes busy", "sweep, s", "predicted, s", "compiling, s",
+        "waiting for it, s", "training, s", "median final return",
     ]  # fmt: skip
     rows = [
-        [f"{o.steps:,}", o.programs, f"{o.padding:.0%}", f"{o.lanes_busy:.0%}"]
+        [f"{o.steps:,}", f"{o.share:.0%}", o.programs, f"{o.padding:.0%}", f"{o.lanes_busy:.0%}"]
         + [
             report.number(x)
             for x in (o.sweep_seconds, o.predicted_seconds, o.compile_seconds, o.waited_seconds, o.run_seconds)
@@ -272,6 +296,7 @@ def main() -> None:
     add = parser.add_argument
     add("samples_file", type=Path, nargs="?", default=report.ROOT / PUBLISHED, help="the published summary, a CSV")
     add("--steps", type=int, nargs="+", default=[100_000, 500_000, 5_000_000], help="of each sample")
+    add("--longest", type=int, default=500_000, help="most steps that are really run of each sample")
     add("--full", action="store_true", help="measure one by one at all numbers of steps (hours)")
     add("--output", type=Path, default=report.ROOT / "benchmark_results" / "mixed_sweep", help="folder of the results")
     add("--keep", metavar="FOLDER", help="keep the run directories there")

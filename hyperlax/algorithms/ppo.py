@@ -227,7 +227,7 @@ class PPOShape:
         return self.num_envs * self.rollout_length
 
     def merge(self, other: PPOShape) -> PPOShape:
-        """Returns the least shape that holds both, networks of other sizes side by side; the chunks are those of the first."""
+        """Returns the least shape that holds both, different networks side by side, with the chunks of the first."""
         return PPOShape(
             num_envs=max(self.num_envs, other.num_envs),
             rollout_length=max(self.rollout_length, other.rollout_length),
@@ -242,9 +242,10 @@ class PPOShape:
 
     def describe(self) -> str:
         """Returns the shape in a few words."""
+        smallest, largest = self.minibatch_sizes
         return (
-            f"{self.num_envs} environments × {self.rollout_length} steps, minibatches of {self.minibatch_sizes[0]} … "
-            f"{self.minibatch_sizes[1]} by {'/'.join(map(str, self.chunks))}, actor {self.actor.describe()}, critic {self.critic.describe()}"
+            f"{self.num_envs} environments × {self.rollout_length} steps, minibatches of {smallest} … {largest} by "
+            f"{'/'.join(map(str, self.chunks))}, actor {self.actor.describe()}, critic {self.critic.describe()}"
         )
 
     def together(self) -> PPOShape:
@@ -325,7 +326,6 @@ class PPOLane(NamedTuple):
 
     ``num_updates`` is the lane's whole budget, ``chunk`` an index into the shape's chunks, None if there is one.
     """
-
 
     actor: Any
     critic: Any
@@ -702,7 +702,8 @@ class PPOAgent:
         shuffle_key = stream(key, SHUFFLE, updates)
         transitions = jnp.arange(rows.shape[0], dtype=jnp.int32)
         row_of = div(transitions, lane.num_envs) * shape.num_envs + rem(transitions, lane.num_envs)
-        optimizers, functions = self._optimizers(lane, updates), {"actor": self._actor_loss, "critic": self._critic_loss}
+        functions = {"actor": self._actor_loss, "critic": self._critic_loss}
+        optimizers = self._optimizers(lane, updates)
         accumulates = shape.accumulates(chunk_size)
 
         def shuffle(epoch: jax.Array) -> jax.Array:

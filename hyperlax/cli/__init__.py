@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from hyperlax import __version__
-from hyperlax.cli import arguments, catalogue, samples, train
+from hyperlax.cli import arguments, catalogue, options, samples, train
 from hyperlax.errors import RunFailed, UserError
 
 FAILED = 1
@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = command.main(args=args, prog_name="hyperlax", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except UserError as error:
+        options.remove_empty_log()
         return _refuse(str(error))
     except RunFailed as error:
         _refuse(str(error))

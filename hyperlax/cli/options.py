@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -204,6 +205,18 @@ def configure_logging(level: str, log_file: Path | None = None) -> None:
     logger.handlers = handlers
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+
+
+def remove_empty_log() -> None:
+    """Removes the log of a command that was refused before it had anything to say."""
+    for handler in logging.getLogger("hyperlax").handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+            path = Path(handler.baseFilename)
+            if path.exists() and path.stat().st_size == 0:
+                path.unlink()
+                with contextlib.suppress(OSError):  # not empty: it was there before
+                    path.parent.rmdir()
 
 
 def log_file(output_root: Path, command: str) -> Path:

@@ -15,9 +15,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -303,17 +303,18 @@ class Planner:
 
     def _program(self, tasks: Sequence[Task]) -> PlannedProgram:
         """Returns the fastest way to run some tasks as one program."""
-        merged = reduce(lambda a, b: a.merge(b), {task.hyperparams.shape(self.env) for task in tasks})
+        merged = reduce(_merged, sorted({task.hyperparams.shape(self.env) for task in tasks}, key=repr))
         alone = sum(map(self.arithmetic, tasks))
         best: PlannedProgram | None = None
         for shape in merged.variants():
             compiling = self.machine.compile + self.machine.alternative * (shape.num_alternatives - 2)
             costs = self._costs(tasks, shape)
+            speeds = self._speeds(shape, {cost.choice for cost in costs})
             for wanted in self.machine.groups:
                 num_lanes, group, memory = self._lanes(shape, costs, wanted)
                 if group > 1 and len(tasks) > num_lanes and len({cost.choice for cost in costs}) > 1:
                     continue  # a lane that becomes free would have to wait for a task with its neighbours' choice
-                order, seconds, arithmetic = self._arrange(costs, shape, num_lanes, group)
+                order, seconds, arithmetic = self._arrange(costs, shape, speeds, num_lanes, group)
                 if best is None or seconds + compiling < best.total_seconds:
                     padding = max(0.0, 1.0 - alone / arithmetic)
                     best = PlannedProgram(order, shape, num_lanes, group, seconds, compiling, padding, memory)
@@ -358,19 +359,24 @@ class Planner:
         return each * self.num_devices, group, self.num_devices * (each * kept + group * working)
 
     def _arrange(
-        self, costs: Sequence[_Cost], shape: Any, num_lanes: int, group: int
+        self, costs: Sequence[_Cost], shape: Any, speeds: dict[Any, _Speed], num_lanes: int, group: int
     ) -> tuple[tuple[Task | None, ...], float, float]:
         """Puts like tasks into one group and spreads groups over devices, the costliest first.
 
         Tasks beyond the lanes are taken to start together when those before them end.
 
+        Args:
+            costs: of all tasks, like ones beside each other.
+            shape: of the program.
+            speeds: by choice of alternatives.
+            num_lanes: over all devices.
+            group: lanes in lockstep.
+
         Returns:
             The tasks in the order of lanes, estimated seconds and floating-point operations.
         """
         update_seconds = group * shape.rows * self.machine.row
-        own = {choice: shape.only(choice) for choice in {cost.choice for cost in costs}}
-        times = {choice: self._iteration_seconds(only, group) for choice, only in own.items()}
-        flops = {choice: only.flops(self._inputs, self._outputs) for choice, only in own.items()}
+        times = {choice: self._iteration_seconds(speed, group) for choice, speed in speeds.items()}
         order: list[Task | None] = []
         seconds = arithmetic = 0.0
         if group == 1:  # any task may follow any other: the costliest first
@@ -383,14 +389,11 @@ class Planner:
         for start in range(0, len(costs), num_lanes):
             groups = []
             for members in _groups(costs[start : start + num_lanes], group):
-                (step_seconds, gradient_seconds), (step_flops, gradient_flops) = (
-                    table[members[0].choice] for table in (times, flops)
-                )
+                (step_seconds, gradient_seconds), speed = times[members[0].choice], speeds[members[0].choice]
                 steps, gradients = _lockstep(members)
                 cost = steps * step_seconds + gradients * gradient_seconds + members[0].updates * update_seconds
                 groups.append((cost, [member.task for member in members]))
-                transitions = gradients * own[members[0].choice].chunks[0]
-                arithmetic += group * (steps * shape.num_envs * step_flops + transitions * gradient_flops)
+                arithmetic += group * (steps * speed.step_flops + gradients * speed.gradient_flops)
             placed, longest = self._spread(groups, num_lanes, group)
             seconds += longest
             order += placed
@@ -411,15 +414,25 @@ class Planner:
             held += [None] * (room * group - len(held))
         return [task for held in lanes for task in held], max(loads)
 
-    def _iteration_seconds(self, shape: Any, group: int) -> tuple[float, float]:
+    def _speeds(self, shape: Any, choices: Iterable[Any]) -> dict[Any, _Speed]:
+        """Returns what an iteration costs a lane with each choice of alternatives."""
+        speeds = {}
+        for choice in choices:
+            only = shape.only(choice)
+            step_flops, gradient_flops = only.flops(self._inputs, self._outputs)
+            params = only.num_params(self._inputs, self._outputs)
+            speeds[choice] = _Speed(only.num_envs, only.num_envs * step_flops, only.chunks[0] * gradient_flops, params)
+        return speeds
+
+    def _iteration_seconds(self, speed: _Speed, group: int) -> tuple[float, float]:
         """Returns the time of one environment step and of one gradient evaluation of a group of lanes."""
-        machine, (step_flops, gradient_flops) = self.machine, shape.flops(self._inputs, self._outputs)
-        params = shape.num_params(self._inputs, self._outputs)
-        cached = 28 * params * group < machine.cache
-        optimizer = params * (machine.param if cached else machine.param_uncached)
+        machine = self.machine
+        cached = 28 * speed.params * group < machine.cache
+        optimizer = speed.params * (machine.param if cached else machine.param_uncached)
         rate = machine.flops * (machine.alone if group == 1 else 1.0)
-        step = machine.lane + shape.num_envs * (step_flops / rate + machine.transition + self._env_seconds)
-        gradient = machine.lane + optimizer + shape.chunks[0] * gradient_flops / rate
+        transitions = speed.num_envs * (machine.transition + self._env_seconds)
+        step = machine.lane + speed.step_flops / rate + transitions
+        gradient = machine.lane + optimizer + speed.gradient_flops / rate
         return machine.launch + group * step, machine.launch + group * gradient
 
     def arithmetic(self, task: Task) -> float:
@@ -432,6 +445,11 @@ class Planner:
         return self._alone[task.hyperparams]
 
 
+@lru_cache(maxsize=100_000)
+def _merged(a: Any, b: Any) -> Any:
+    return a.merge(b)
+
+
 class _Cost(NamedTuple):
     """What a task does in a program: which alternatives it uses, its updates, and iterations of each."""
 
@@ -440,6 +458,15 @@ class _Cost(NamedTuple):
     gradients: int
     steps: int
     task: Task
+
+
+class _Speed(NamedTuple):
+    """What one iteration of each loop costs a lane: copies of the environment, operations, parameters."""
+
+    num_envs: int
+    step_flops: int
+    gradient_flops: int
+    params: int
 
 
 def _groups(costs: Sequence[_Cost], most: int) -> Iterator[Sequence[_Cost]]:

@@ -44,7 +44,7 @@ def make(name: str, **options: Any) -> Environment:
     """
     base, at, backend = str(name).partition("@")
     if base not in _ENTRIES:
-        raise unknown("environment", base, _ENTRIES, hint="(hyperlax.environments.names() lists all)")
+        raise unknown("environment", base, _ENTRIES, hint="(`hyperlax list environments` shows all)")
     entry = _ENTRIES[base]
     if at:
         if options.get("backend", backend) != backend:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -63,8 +63,7 @@ class Alternatives:
 
     def index(self, family: TorsoFamily) -> int:
         """Returns which alternative a network uses."""
-        exact = family.shape()
-        return next(i for i, shape in enumerate(self.shapes) if shape.merge(exact) == shape)
+        return _index(self.shapes, family.shape())
 
     def only(self, index: int) -> Alternatives:
         """Returns one alternative by itself."""
@@ -88,10 +87,14 @@ class Alternatives:
         """Returns the number of parameters of the largest alternative."""
         return max(shape.num_params(num_inputs, num_outputs) for shape in self.shapes)
 
-
     def num_units(self) -> int:
         """Returns the hidden units of the largest alternative: activations of one input."""
         return max(shape.num_units() for shape in self.shapes)
+
+
+@lru_cache(maxsize=4096)
+def _index(shapes: tuple[Any, ...], exact: Any) -> int:
+    return next(i for i, shape in enumerate(shapes) if shape.merge(exact) == shape)
 
 
 class Member:

@@ -66,7 +66,7 @@ class Vector:
         module = np if all(isinstance(leaf, np.ndarray) for leaf in leaves) else jnp
         return module.concatenate([leaf.reshape(-1) for leaf in leaves])
 
-    def unpack(self, vector: jax.Array) -> Any:
+    def unpack(self, vector: jax.Array | np.ndarray) -> Any:
         """Returns the pytree of a vector ``(size,)``."""
         starts = [0, *self._ends[:-1]]
         parts = zip(starts, self._ends, self._shapes, strict=True)
