@@ -105,6 +105,10 @@ MACHINES = {
 }
 
 
+class MemoryShortage(UserError):
+    """Not even one lane on each device fits."""
+
+
 @dataclass(frozen=True)
 class PlannedProgram:
     """One program of a plan.
@@ -228,9 +232,8 @@ class Planner:
 
     def batched(self, tasks: Sequence[Task]) -> Plan:
         """Returns the plan that is estimated to finish first."""
-        groups = self._group(tasks, lambda task: task.hyperparams.shape(self.env))
-        programs = [self._program(group) for group in self._coarsen(groups)]
-        return self._plan(self._merge(programs))
+        groups = self._coarsen(self._group(tasks, self._shape))
+        return self._plan(self._merge([program for group in groups for program in self._fitting(group)]))
 
     def grouped(self, tasks: Sequence[Task]) -> Plan:
         """Returns the plan with one program for each distinct structure."""
@@ -245,8 +248,11 @@ class Planner:
     def sequential(self, tasks: Sequence[Task]) -> Plan:
         """Returns the plan in which every task runs alone, in its own exact shape."""
         one = Planner(self.env, self.total_timesteps, 1, self.machine, self.memory, max_lanes=1)
-        groups = self._group(tasks, lambda task: task.hyperparams.shape(self.env))
+        groups = self._group(tasks, self._shape)
         return one._plan([one._program(group) for group in groups])
+
+    def _shape(self, task: Task) -> Any:
+        return task.hyperparams.shape(self.env)
 
     def _plan(self, programs: Sequence[PlannedProgram]) -> Plan:
         ordered = tuple(sorted(programs, key=lambda program: -program.seconds))
@@ -277,6 +283,16 @@ class Planner:
         numbers += [x for work in hyperparams.work(shape) for x in work]
         return tuple(round(math.log2(n) / step) for n in numbers)
 
+    def _fitting(self, tasks: Sequence[Task]) -> list[PlannedProgram]:
+        """Returns one program for the tasks, or one for each shape if what holds them all needs too much memory."""
+        try:
+            return [self._program(tasks)]
+        except MemoryShortage:
+            groups = self._group(tasks, self._shape)
+            if len(groups) == 1:
+                raise
+            return [self._program(group) for group in groups]
+
     def _merge(self, programs: list[PlannedProgram]) -> list[PlannedProgram]:
         """Merges the pair that saves most until no pair saves anything."""
         savings: dict[tuple[int, int], tuple[float, PlannedProgram]] = {}
@@ -286,9 +302,7 @@ class Planner:
             for a in fresh:
                 for b in alive:
                     if a != b and (min(a, b), max(a, b)) not in savings:
-                        union = self._program([*alive[a].real_tasks, *alive[b].real_tasks])
-                        saved = alive[a].total_seconds + alive[b].total_seconds - union.total_seconds
-                        savings[min(a, b), max(a, b)] = (saved, union)
+                        savings[min(a, b), max(a, b)] = self._saving(alive[a], alive[b])
             if not savings:
                 return list(alive.values())
             (a, b), (saved, union) = max(savings.items(), key=lambda item: item[1][0])
@@ -298,6 +312,14 @@ class Planner:
             savings = {pair: value for pair, value in savings.items() if not {a, b} & set(pair)}
             fresh = [max([*alive, a, b]) + 1]
             alive[fresh[0]] = union
+
+    def _saving(self, a: PlannedProgram, b: PlannedProgram) -> tuple[float, PlannedProgram]:
+        """Returns the seconds saved if one program takes the tasks of two, and that program."""
+        try:
+            union = self._program([*a.real_tasks, *b.real_tasks])
+        except MemoryShortage:
+            return -math.inf, a
+        return a.total_seconds + b.total_seconds - union.total_seconds, union
 
     # --- estimates -------------------------------------------------------------------------------
 
@@ -311,9 +333,9 @@ class Planner:
             costs = self._costs(tasks, shape)
             speeds = self._speeds(shape, {cost.choice for cost in costs})
             for wanted in self.machine.groups:
-                num_lanes, group, memory = self._lanes(shape, costs, wanted)
-                if group > 1 and len(tasks) > num_lanes and len({cost.choice for cost in costs}) > 1:
-                    continue  # a lane that becomes free would have to wait for a task with its neighbours' choice
+                if not (lanes := self._lanes(shape, costs, wanted)):
+                    continue
+                num_lanes, group, memory = lanes
                 order, seconds, arithmetic = self._arrange(costs, shape, speeds, num_lanes, group)
                 if best is None or seconds + compiling < best.total_seconds:
                     padding = max(0.0, 1.0 - alone / arithmetic)
@@ -331,18 +353,18 @@ class Planner:
             costs.append(_Cost(choice, updates, gradients.iterations, steps.iterations, task))
         return sorted(costs, key=lambda cost: cost[:-1], reverse=True)
 
-    def _lanes(self, shape: Any, costs: Sequence[_Cost], group: int) -> tuple[int, int, int]:
-        """Returns how many lanes a program gets, how many in lockstep, and the bytes they need.
+    def _lanes(self, shape: Any, costs: Sequence[_Cost], group: int) -> tuple[int, int, int] | None:
+        """Returns how many lanes a program gets, how many in lockstep, and the bytes they need; None if it cannot be.
 
         Raises:
-            UserError: not even one lane on each device fits.
+            MemoryShortage: not even one lane on each device fits.
         """
         kept, working = shape.memory(self._inputs, self._outputs, self._state_numbers)
         num_tasks = len(costs)
         each = -(-min(num_tasks, self.max_lanes) // self.num_devices)
         share = self.memory // self.num_devices
         if share < kept + working:
-            raise UserError(
+            raise MemoryShortage(
                 f"memory does not suffice: a lane on each of {self.num_devices} devices needs "
                 f"{self.num_devices * (kept + working) / 2**30:.2f} GiB, {self.memory / 2**30:.2f} GiB may be used; "
                 "total_num_envs, rollout_length and layer_sizes decide what a lane needs"
@@ -353,9 +375,15 @@ class Planner:
         each = -(-num_tasks // (rounds * self.num_devices))
         group = min(group, each)
         # Groups of one choice each; the last of a choice may have lanes to spare.
-        groups = sum(-(-n // group) for n in Counter(cost.choice for cost in costs).values())
+        choices = Counter(cost.choice for cost in costs)
+        groups = sum(-(-n // group) for n in choices.values())
         wanted = -(-groups // self.num_devices) * group
-        each = wanted if rounds == 1 and wanted * kept + group * working <= share else each // group * group
+        if wanted * self.num_devices <= self.max_lanes and wanted * kept + group * working <= share:
+            each = wanted
+        elif group > 1 and len(choices) > 1:
+            return None  # a lane that becomes free would have to wait for a task with its neighbours' choice
+        else:
+            each = each // group * group
         return each * self.num_devices, group, self.num_devices * (each * kept + group * working)
 
     def _arrange(

@@ -115,6 +115,7 @@ class Program:
         self.group = group or num_lanes // mesh.size
         self.agent = example.agent(env, shape)
         self.compile_seconds = 0.0
+        self._choices: list[Any] = [None] * num_lanes  # of alternatives, by lane
 
     # --- for one lane ----------------------------------------------------------------------------
 
@@ -209,6 +210,7 @@ class Program:
 
     def empty(self) -> Lanes:
         """Returns lanes that hold nothing yet; every one must be admitted to before a tick."""
+        self._choices = [None] * self.num_lanes
         return jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), self._abstract)
 
     def _host_side(self, task: Task) -> tuple[np.ndarray, Any, Any]:
@@ -217,12 +219,26 @@ class Program:
         return lane_keys(self.run_seed, task), hyperparams, params
 
     def admit(self, lanes: Lanes, tasks: Sequence[Task | None]) -> Lanes:
-        """Starts ``tasks[i]`` in lane ``i``; where it is None the lane goes on with what it has."""
+        """Starts ``tasks[i]`` in lane ``i``; where it is None the lane goes on with what it has.
+
+        Raises:
+            ValueError: lanes in lockstep would need different alternatives of the shape.
+        """
+        self._check_lockstep(tasks)
         filler = self._host_side(next(task for task in tasks if task is not None))
         rows = [self._host_side(task) if task is not None else filler for task in tasks]
         fresh = np.array([task is not None for task in tasks])
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
         return self._compiled_admit(lanes, *self._put((fresh, *stacked)))
+
+    def _check_lockstep(self, tasks: Sequence[Task | None]) -> None:
+        for lane, task in enumerate(tasks):
+            if task is not None:
+                self._choices[lane] = self.shape.choice(task.hyperparams)
+        for first in range(0, self.num_lanes, self.group):
+            choices = set(self._choices[first : first + self.group]) - {None}
+            if len(choices) > 1:
+                raise ValueError(f"lanes {first} … {first + self.group - 1} run in lockstep with {sorted(choices)}")
 
     def tick(self, lanes: Lanes, updates: np.ndarray) -> tuple[Lanes, dict[str, np.ndarray]]:
         """Does ``updates[i]`` updates in lane ``i``; returns mean training metrics, each ``(lanes,)``.

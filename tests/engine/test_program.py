@@ -29,7 +29,7 @@ def program():
     env = make("gymnax.cartpole", max_episode_steps=12)
     shapes = [task.hyperparams.shape(env) for task in TASKS]
     program = Program(
-        TASKS[0].hyperparams, env, shapes[0].merge(shapes[1]), num_lanes=2, total_timesteps=100,
+        TASKS[0].hyperparams, env, shapes[0].merge(shapes[1]).together(), num_lanes=2, total_timesteps=100,
         num_eval_episodes=EPISODES, run_seed=1, mesh=local_mesh(1),
     )  # fmt: skip
     program.compile()

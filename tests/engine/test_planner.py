@@ -1,0 +1,110 @@
+"""Plans: every task once, like networks in lockstep, memory kept, and never a worse estimate than the simple plans."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hyperlax.algorithms.ppo import PPO
+from hyperlax.engine.devices import local_mesh
+from hyperlax.engine.planner import MACHINES, Planner
+from hyperlax.engine.program import Program, Task
+from hyperlax.engine.scheduler import Scheduler
+from hyperlax.environments import make
+from hyperlax.errors import UserError
+from hyperlax.networks.mlp import MLP
+
+ENV = make("gymnax.cartpole")
+
+
+def tasks(number, seeds=2, seed=0):
+    """Random configurations of the kind that people sweep over."""
+    rng = np.random.default_rng(seed)
+    pick = lambda *values: values[rng.integers(len(values))]  # noqa: E731
+
+    def mlp():
+        size = pick(32, 64, 128)
+        return MLP((size,) * pick(1, 2), pick("tanh", "relu"), bool(pick(True, False)))
+
+    samples = [
+        PPO(mlp(), mlp(), rollout_length=pick(8, 64), total_num_envs=pick(4, 64), num_minibatches=pick(1, 4, 16))
+        for _ in range(number)
+    ]
+    return [Task(i, repetition, sample) for i, sample in enumerate(samples) for repetition in range(seeds)]
+
+
+def planner(steps=100_000, machine="cpu", devices=2, memory=16 << 30, max_lanes=None, **changes):
+    return Planner(ENV, steps, devices, replace(MACHINES[machine], **changes), memory, max_lanes)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("steps", [20_000, 5_000_000])
+@pytest.mark.parametrize("max_lanes", [None, 6])
+def test_every_task_has_a_lane_and_lanes_in_lockstep_agree(machine, steps, max_lanes):
+    given = tasks(12)
+    plan = planner(steps, machine, max_lanes=max_lanes).batched(given)
+    assert Counter(task for program in plan.programs for task in program.real_tasks) == Counter(given)
+    for program in plan.programs:
+        assert program.num_lanes % (2 * program.group) == 0 and program.num_lanes <= (max_lanes or 10**9)
+        for task in program.real_tasks:  # it has room for the task
+            exact = task.hyperparams.shape(ENV)
+            only = program.shape.only(program.shape.choice(task.hyperparams))
+            assert only.num_envs >= exact.num_envs and only.rollout_length >= exact.rollout_length
+            for name in ("actor", "critic"):
+                (padded,), (own,) = getattr(only, name).shapes, getattr(exact, name).shapes
+                assert padded.merge(own) == padded
+        for first in range(0, program.num_lanes, program.group):
+            members = program.tasks[first : first + program.group]
+            assert len({program.shape.choice(task.hyperparams) for task in members if task}) <= 1
+        if program.group > 1 and len(program.tasks) > program.num_lanes:  # whoever comes next must fit
+            assert len({program.shape.choice(task.hyperparams) for task in program.real_tasks}) == 1
+
+
+def test_a_plan_is_estimated_to_be_no_slower_than_the_simple_ones():
+    for steps in (20_000, 500_000):
+        some = planner(steps)
+        given = tasks(12)
+        best = some.batched(given).seconds
+        assert best <= some.grouped(given).seconds and best <= some.sequential(given).seconds
+
+
+def test_dear_compilation_makes_few_programs_and_long_budgets_many():
+    given = tasks(16, seeds=1)
+    few = planner(compile=1e6).batched(given)
+    many = planner(compile=0.0, alternative=0.0).batched(given)
+    assert len(few.programs) == 1 < len(many.programs) and many.padding <= few.padding
+
+
+def test_less_memory_makes_fewer_lanes_and_none_is_an_error():
+    given = tasks(8)
+    roomy = planner().batched(given)
+    enough = 2 * max(program.memory for program in planner().sequential(given).programs)  # a lane on each device
+    assert any(program.memory > enough for program in roomy.programs)
+    tight = planner(memory=enough).batched(given)
+    assert all(program.memory <= enough for program in tight.programs)
+    assert Counter(task for program in tight.programs for task in program.real_tasks) == Counter(given)
+    with pytest.raises(UserError, match="memory does not suffice"):
+        planner(memory=1000).batched(given)
+
+
+def test_lanes_in_lockstep_with_other_networks_are_refused():
+    given = [Task(i, 0, PPO(MLP(size), MLP((4,)))) for i, size in enumerate([(4,), (6,)])]
+    shape = given[0].hyperparams.shape(ENV).merge(given[1].hyperparams.shape(ENV))
+    program = Program(
+        given[0].hyperparams, ENV, shape, num_lanes=4, group=2, total_timesteps=100, num_eval_episodes=1, run_seed=0,
+        mesh=local_mesh(1),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="lockstep"):
+        program._check_lockstep([given[0], given[1], None, None])
+    program._choices = [None] * 4
+    program._check_lockstep([given[0], given[0], given[1], None])
+
+
+def test_a_lane_without_a_task_of_its_own_holds_a_neighbours():
+    scheduler = Scheduler(SimpleNamespace(group=2), 0, *[None] * 4)
+    a, b = tasks(2, seeds=1)
+    assert scheduler._filled([a, None, None, b, None, None]) == [a, a, b, b, a, a]
