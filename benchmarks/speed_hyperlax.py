@@ -64,7 +64,7 @@ class Trainer:
         env = make(f"gymnax.{environment}")
         mesh = devices.local_mesh(min(configurations, devices.local_mesh().size))
         machine = MACHINES["cpu" if mesh.devices.flat[0].platform == "cpu" else "gpu"]
-        planner = Planner(env, steps, mesh.size, machine, int(0.8 * devices.available_memory(mesh)))
+        planner = Planner(env, steps, mesh.size, machine, int(0.8 * devices.memory(mesh).free))
         (planned,) = planner.batched(tasks(configurations, hyperparams)).programs
         self.tasks = planned.tasks
         kind = Program if evaluation else TrainingOnly

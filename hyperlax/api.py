@@ -25,7 +25,7 @@ from hyperlax.engine.planner import MACHINES, Plan, Planner
 from hyperlax.engine.program import Task
 from hyperlax.engine.sweep import Sweep
 from hyperlax.environments import Environment, make
-from hyperlax.errors import UserError, unknown
+from hyperlax.errors import RunFailed, UserError, unknown
 from hyperlax.networks import NETWORKS
 from hyperlax.recipes import Recipe, RunLength, get_recipe
 from hyperlax.recipes import run_length as to_run_length
@@ -33,7 +33,7 @@ from hyperlax.results.directory import create_run_directory
 from hyperlax.results.progress import Progress
 from hyperlax.results.reader import Run, load_policy_arrays, load_run
 from hyperlax.results.writer import RunWriter
-from hyperlax.spaces.files import Sample, read_samples
+from hyperlax.spaces.files import RESULT_COLUMNS, Sample, canonical_name, read_samples
 from hyperlax.spaces.hyperparameters import declarations, flatten, replace
 from hyperlax.spaces.samplers import draw
 
@@ -89,7 +89,7 @@ def sweep(
         sequential: one (sample, seed) after the other, each in its exact shape.
         group_by_structure: one program for each distinct structure.
         num_devices: devices to use, all by default.
-        memory_limit_gib: what lanes may use; by default 80% of what is free.
+        memory_limit_gib: what lanes may use; by default 80% of what there is, or of what is free if that is too little.
         winner_seeds: fresh seeds on which the best sample is trained again, so that its score is not
             that of a selection; by default as many as ``num_seeds``, 0 for not at all.
         output_root: results go to ``output_root/ppo_mlp/gymnax_pendulum/run_001``.
@@ -113,9 +113,9 @@ def sweep(
         raise UserError(f"seed {seed}: accepted is 0 … {2**32 - 1}")
     drawn = _samples(recipe, num_samples, samples, overrides or {}, sampling_method, seed)
     tasks = _tasks(recipe, env, drawn, overrides or {}, length)
-    mesh = devices.local_mesh(1 if sequential else num_devices)
-    planner = _planner(env, length, mesh, hparam_batch_size, memory_limit_gib)
-    plan = _plan(planner, tasks, sequential, group_by_structure)
+    max_lanes = _max_lanes(hparam_batch_size, length)
+    mesh = devices.local_mesh(1 if sequential else num_devices, max_lanes)
+    plan, planner = _plan(env, length, tasks, mesh, max_lanes, memory_limit_gib, sequential, group_by_structure)
     if dry_run:
         return plan
     directory = create_run_directory(Path(output_root), recipe.group, env.name)
@@ -125,13 +125,18 @@ def sweep(
     info = _info(recipe, env, length, seed, plan, mesh)
     with RunWriter(directory, info, everything, range(length.num_seeds)) as writer:
         steps = len(tasks) * length.total_timesteps
-        with Progress(len(tasks), steps, enabled=progress) as display:
+        with Progress(len(drawn), steps, enabled=progress) as display:
             job = Sweep(env, length, planner, plan, mesh, seed, writer, display, save_policies)
-            job.run()
+            try:
+                job.run()
+            except RunFailed as error:
+                raise RunFailed(f"{error}; results so far: {directory}") from error
+            finally:
+                writer.update_info(programs=job.outcome(), seconds=round(job.clock(), 2))
             winner = _winner(job, directory, len(drawn), length.num_seeds if winner_seeds is None else winner_seeds)
-        writer.update_info(programs=job.report, seconds=round(job.clock(), 2), winner=winner)
+        writer.update_info(seconds=round(job.clock(), 2), winner=winner)
     run = load_run(directory)
-    if plot:
+    if plot and run.summary["final_return"].notna().any():  # else every sample diverged
         from hyperlax.analysis.plots import plot_sweep
 
         plot_sweep(run, directory / "sweep.png")
@@ -166,7 +171,7 @@ def _samples(
 
 def _listed(samples: pd.DataFrame | Sequence[Mapping[str, object] | Sample]) -> list[Sample]:
     """Returns the samples of a frame or a list; without ids they are numbered from 0."""
-    rows = samples.to_dict("records") if isinstance(samples, pd.DataFrame) else list(samples)
+    rows: list[Any] = _records(samples) if isinstance(samples, pd.DataFrame) else list(samples)
     if not rows:
         raise UserError("samples are empty: at least one is needed")
     out = []
@@ -181,6 +186,15 @@ def _listed(samples: pd.DataFrame | Sequence[Mapping[str, object] | Sample]) -> 
     if len({sample.sample_id for sample in out}) < len(out):
         raise UserError("samples have duplicate ids: every sample_id may occur once")
     return out
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Returns the rows of a frame whose columns may be those of a published table or of a summary."""
+    names = {column: canonical_name(str(column)) for column in frame.columns}
+    kept = [column for column, name in names.items() if name not in RESULT_COLUMNS]
+    return [
+        {str(key): value for key, value in row.items()} for row in frame[kept].rename(columns=names).to_dict("records")
+    ]
 
 
 def _tasks(
@@ -199,26 +213,48 @@ def _tasks(
     return tasks
 
 
-def _planner(
-    env: Environment, length: RunLength, mesh: Any, batch_size: int | str, memory_limit_gib: float | None
-) -> Planner:
+def _max_lanes(batch_size: int | str, length: RunLength) -> int | None:
+    """Returns the most lanes that a program may have."""
+    if batch_size == "auto":
+        return None
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UserError(f"hparam_batch_size {batch_size!r}: accepted is 'auto' or a whole number from 1")
+    return batch_size * length.num_seeds
+
+
+def _plan(
+    env: Environment,
+    length: RunLength,
+    tasks: Sequence[Task],
+    mesh: Any,
+    max_lanes: int | None,
+    memory_limit_gib: float | None,
+    sequential: bool,
+    group_by_structure: bool,
+) -> tuple[Plan, Planner]:
+    """Returns the plan and the planner that made it.
+
+    Without a limit it is made for the memory that the machine has, so that it is the same every time; if that
+    much is not free now, it is made for what is.
+    """
     machine = MACHINES["cpu" if mesh.devices.flat[0].platform == "cpu" else "gpu"]
-    free = devices.available_memory(mesh)
-    if memory_limit_gib is not None and not 0 < memory_limit_gib < math.inf:
-        raise UserError(f"memory_limit_gib {memory_limit_gib}: accepted is a finite number greater than 0")
-    memory = int(0.8 * free if memory_limit_gib is None else memory_limit_gib * 2**30)
-    max_lanes = None
-    if batch_size != "auto":
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise UserError(f"hparam_batch_size {batch_size!r}: accepted is 'auto' or a whole number from 1")
-        max_lanes = batch_size * length.num_seeds
-    return Planner(env, length.total_timesteps, mesh.size, machine, memory, max_lanes)
 
+    def planned(memory: int) -> tuple[Plan, Planner]:
+        evaluations = length.num_evaluations, length.num_eval_episodes
+        planner = Planner(env, length.total_timesteps, mesh.size, machine, memory, max_lanes, *evaluations)
+        if sequential:
+            return planner.sequential(tasks), planner
+        return planner.grouped(tasks) if group_by_structure else planner.batched(tasks), planner
 
-def _plan(planner: Planner, tasks: Sequence[Task], sequential: bool, group_by_structure: bool) -> Plan:
-    if sequential:
-        return planner.sequential(tasks)
-    return planner.grouped(tasks) if group_by_structure else planner.batched(tasks)
+    if memory_limit_gib is not None:
+        if not 0 < memory_limit_gib < math.inf:
+            raise UserError(f"memory_limit_gib {memory_limit_gib}: accepted is a finite number greater than 0")
+        return planned(int(memory_limit_gib * 2**30))
+    memory = devices.memory(mesh)
+    plan, planner = planned(int(0.8 * memory.total))
+    if plan.memory <= 0.8 * memory.free:
+        return plan, planner
+    return planned(int(0.8 * memory.free))
 
 
 def _winner(job: Sweep, directory: Path, num_samples: int, num_seeds: int) -> dict[str, Any] | None:
@@ -267,6 +303,7 @@ def _info(recipe: Recipe, env: Environment, length: RunLength, seed: int, plan: 
         "device_kind": mesh.devices.flat[0].device_kind,
         "predicted_seconds": round(plan.seconds, 1),
         "predicted_padding": round(plan.padding, 4),
+        "programs": plan.as_rows(),
     }
 
 

@@ -70,7 +70,7 @@ def permutation(key: jax.Array, count: jax.Array, size: int) -> jax.Array:
 
     The order depends on ``key`` and ``count`` only, never on ``size``. Random bits above, the index
     below, in one word: sorting single words is seven times faster than sorting pairs on a CPU. Two
-    entries with equal random bits (17 of them for 2**15 entries) stay in order.
+    entries whose random bits are equal (there are 17 such bits for 2**15 entries) stay in order.
 
     Args:
         key: PRNG key.

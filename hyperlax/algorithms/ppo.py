@@ -304,21 +304,24 @@ class PPOShape:
         """Returns the number of parameters of actor and critic, padding included."""
         return self.actor.num_params(num_inputs, num_outputs) + self.critic.num_params(num_inputs, 1)
 
-    def memory(self, num_inputs: int, num_outputs: int, state_numbers: int) -> tuple[int, int]:
+    def memory(self, num_inputs: int, num_outputs: int, state_numbers: int, num_episodes: int) -> tuple[int, int]:
         """Returns bytes that one lane keeps, and bytes that it needs while it works.
 
         Args:
             num_inputs: features of an observation.
             num_outputs: outputs of the actor.
             state_numbers: numbers in the state of one environment.
+            num_episodes: episodes of an evaluation.
         """
         params = self.num_params(num_inputs, num_outputs)
         kept = 3 * params + self.num_envs * (num_inputs + state_numbers + 2)
         rows = (self.rollout_length + 1) * self.num_envs
         rollout = rows * (6 * num_inputs + 4 * num_outputs + 20 + state_numbers)
         units = self.actor.num_units() + self.critic.num_units()
-        activations = 4 * max(*self.chunks, min(rows, max(256, self.num_envs))) * (units + num_inputs + num_outputs)
-        return 4 * 2 * kept, 4 * (rollout + activations + 6 * params)
+        batch = max(*self.chunks, min(rows, max(256, self.num_envs)))
+        activations = 4 * batch * (units + num_inputs + num_outputs)
+        evaluation = 4 * num_episodes * (units + num_inputs + num_outputs + state_numbers)
+        return 4 * 2 * kept, 4 * max(rollout + activations + 6 * params, evaluation)
 
 
 class PPOLane(NamedTuple):

@@ -4,9 +4,9 @@ The lanes of a device run in groups, one group after the other; the lanes of a g
 A group does in lockstep what its lanes do: an update takes as long as the longest of its loops. On a
 GPU one group of all lanes is right, because every launch costs the same however wide it is. On a CPU
 core a wide launch costs what its lanes cost, so that small groups lose nothing, keep their state in
-the cache, and do not wait for each other. What all lanes of a program share is the shape of arrays:
-samples with large networks make those with small ones pay, and samples that share no program pay
-for another compilation. The planner starts from one program for each distinct structure and merges
+the cache, and do not wait for each other; lanes by themselves take the branch of their own network,
+which costs its compilation and no padding. Samples that share no program pay for another
+compilation. The planner starts from one program for each distinct structure and merges
 the two programs whose union saves most, until nothing saves any more.
 """
 
@@ -168,10 +168,33 @@ class Plan:
         return sum(program.total_seconds for program in self.programs)
 
     @property
+    def memory(self) -> int:
+        """Estimated bytes of the program that needs most."""
+        return max(program.memory for program in self.programs)
+
+    @property
     def padding(self) -> float:
         """Estimated share of all work that no sample asked for."""
         total = sum(program.seconds for program in self.programs)
         return sum(program.seconds * program.padding for program in self.programs) / total
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """Returns what there is to say of each program, as ``run.json`` has it."""
+        return [
+            {
+                "program": number,
+                "samples": sorted({task.sample_id for task in program.real_tasks}),
+                "tasks": len(program.real_tasks),
+                "lanes": program.num_lanes,
+                "lockstep": program.group,
+                "shape": program.shape.describe(),
+                "predicted_seconds": round(program.seconds, 2),
+                "predicted_compile_seconds": round(program.compile_seconds, 2),
+                "predicted_padding": round(program.padding, 4),
+                "predicted_memory_mib": round(program.memory / 2**20, 1),
+            }
+            for number, program in enumerate(self.programs)
+        ]
 
     def describe(self) -> str:
         """Returns the plan as a table in plain text."""
@@ -189,7 +212,7 @@ class Plan:
         lines.append(
             f"{_count(len(self.programs), 'program')} on {_count(self.num_devices, 'device')}, "
             f"{self.padding:.0%} padding, at most "
-            f"{max(p.memory for p in self.programs) / 2**30:.2f} GiB; estimated {self.seconds:.0f} s, of which "
+            f"{self.memory / 2**30:.2f} GiB; estimated {self.seconds:.0f} s, of which "
             f"compilation {self.compile_seconds:.0f} s"
         )
         return "\n".join(lines)
@@ -204,7 +227,9 @@ class Planner:
         num_devices: over which lanes are spread.
         machine: speeds; see :data:`MACHINES`.
         memory: bytes that one program may use on all devices.
-        max_lanes: most lanes of one program; None for what the machine makes use of.
+        max_lanes: most lanes of one program, at least one a device; None for what the machine makes use of.
+        num_evaluations: of every task; episodes are taken to last as long as they may.
+        num_eval_episodes: of each evaluation.
     """
 
     def __init__(
@@ -215,10 +240,13 @@ class Planner:
         machine: Machine,
         memory: int,
         max_lanes: int | None = None,
+        num_evaluations: int = 0,
+        num_eval_episodes: int = 0,
     ) -> None:
         self.env, self.total_timesteps, self.machine = env, total_timesteps, machine
         self.num_devices, self.memory = num_devices, memory
         self.max_lanes = max_lanes or machine.max_lanes * num_devices
+        self.num_evaluations, self.num_eval_episodes = num_evaluations, num_eval_episodes
         self._alone: dict[Any, float] = {}
         self._inputs = observation_size(env)
         self._outputs = distribution_for(env.action_space).num_parameters
@@ -247,7 +275,8 @@ class Planner:
 
     def sequential(self, tasks: Sequence[Task]) -> Plan:
         """Returns the plan in which every task runs alone, in its own exact shape."""
-        one = Planner(self.env, self.total_timesteps, 1, self.machine, self.memory, max_lanes=1)
+        evaluation = self.num_evaluations, self.num_eval_episodes
+        one = Planner(self.env, self.total_timesteps, 1, self.machine, self.memory, 1, *evaluation)
         groups = self._group(tasks, self._shape)
         return one._plan([one._program(group) for group in groups])
 
@@ -328,19 +357,27 @@ class Planner:
         merged = reduce(_merged, sorted({task.hyperparams.shape(self.env) for task in tasks}, key=repr))
         alone = sum(map(self.arithmetic, tasks))
         best: PlannedProgram | None = None
+        shortage: MemoryShortage | None = None
         for shape in merged.variants():
             compiling = self.machine.compile + self.machine.alternative * (shape.num_alternatives - 2)
             costs = self._costs(tasks, shape)
             speeds = self._speeds(shape, {cost.choice for cost in costs})
             for wanted in self.machine.groups:
-                if not (lanes := self._lanes(shape, costs, wanted)):
+                try:
+                    lanes = self._lanes(shape, costs, wanted)
+                except MemoryShortage as error:
+                    shortage = error
+                    break
+                if lanes is None:
                     continue
                 num_lanes, group, memory = lanes
                 order, seconds, arithmetic = self._arrange(costs, shape, speeds, num_lanes, group)
                 if best is None or seconds + compiling < best.total_seconds:
                     padding = max(0.0, 1.0 - alone / arithmetic)
                     best = PlannedProgram(order, shape, num_lanes, group, seconds, compiling, padding, memory)
-        assert best is not None
+        if best is None:
+            assert shortage is not None
+            raise shortage
         return best
 
     def _costs(self, tasks: Sequence[Task], shape: Any) -> list[_Cost]:
@@ -359,9 +396,9 @@ class Planner:
         Raises:
             MemoryShortage: not even one lane on each device fits.
         """
-        kept, working = shape.memory(self._inputs, self._outputs, self._state_numbers)
+        kept, working = shape.memory(self._inputs, self._outputs, self._state_numbers, self.num_eval_episodes)
         num_tasks = len(costs)
-        each = -(-min(num_tasks, self.max_lanes) // self.num_devices)
+        each = min(-(-num_tasks // self.num_devices), max(1, self.max_lanes // self.num_devices))
         share = self.memory // self.num_devices
         if share < kept + working:
             raise MemoryShortage(
@@ -411,7 +448,8 @@ class Planner:
 
             def alone(cost: _Cost) -> float:
                 step, gradient = times[cost.choice]
-                return cost.updates * (cost.steps * step + cost.gradients * gradient)
+                training = cost.updates * (cost.steps * step + cost.gradients * gradient)
+                return training + self._evaluation_seconds(speeds[cost.choice], group)
 
             costs = sorted(costs, key=alone, reverse=True)
         for start in range(0, len(costs), num_lanes):
@@ -420,8 +458,9 @@ class Planner:
                 (step_seconds, gradient_seconds), speed = times[members[0].choice], speeds[members[0].choice]
                 steps, gradients = _lockstep(members)
                 cost = steps * step_seconds + gradients * gradient_seconds + members[0].updates * update_seconds
+                cost += self._evaluation_seconds(speed, group)
                 groups.append((cost, [member.task for member in members]))
-                arithmetic += group * (steps * speed.step_flops + gradients * speed.gradient_flops)
+                arithmetic += group * (steps * speed.num_envs * speed.step_flops + gradients * speed.gradient_flops)
             placed, longest = self._spread(groups, num_lanes, group)
             seconds += longest
             order += placed
@@ -449,7 +488,7 @@ class Planner:
             only = shape.only(choice)
             step_flops, gradient_flops = only.flops(self._inputs, self._outputs)
             params = only.num_params(self._inputs, self._outputs)
-            speeds[choice] = _Speed(only.num_envs, only.num_envs * step_flops, only.chunks[0] * gradient_flops, params)
+            speeds[choice] = _Speed(only.num_envs, step_flops, only.chunks[0] * gradient_flops, params)
         return speeds
 
     def _iteration_seconds(self, speed: _Speed, group: int) -> tuple[float, float]:
@@ -459,9 +498,14 @@ class Planner:
         optimizer = speed.params * (machine.param if cached else machine.param_uncached)
         rate = machine.flops * (machine.alone if group == 1 else 1.0)
         transitions = speed.num_envs * (machine.transition + self._env_seconds)
-        step = machine.lane + speed.step_flops / rate + transitions
+        step = machine.lane + speed.num_envs * speed.step_flops / rate + transitions
         gradient = machine.lane + optimizer + speed.gradient_flops / rate
         return machine.launch + group * step, machine.launch + group * gradient
+
+    def _evaluation_seconds(self, speed: _Speed, group: int) -> float:
+        """Returns the time of all evaluations of a group of lanes."""
+        step, _ = self._iteration_seconds(speed._replace(num_envs=self.num_eval_episodes), group)
+        return self.num_evaluations * self.env.max_episode_steps * step
 
     def arithmetic(self, task: Task) -> float:
         """Returns the floating-point operations of a task alone, in its exact shape."""
@@ -489,7 +533,7 @@ class _Cost(NamedTuple):
 
 
 class _Speed(NamedTuple):
-    """What one iteration of each loop costs a lane: copies of the environment, operations, parameters."""
+    """What a lane does in the two loops: environments, operations of a step of one and of a gradient, parameters."""
 
     num_envs: int
     step_flops: int

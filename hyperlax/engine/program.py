@@ -21,10 +21,12 @@ from hyperlax.spaces.hyperparameters import flatten
 
 TRAINING, EVALUATION, PARAMETERS = 0, 1, 2  # purposes of a lane's random numbers
 # Options of XLA on a CPU, by platform: for code that runs once, and for code that compiles in 60% of the
-# time that XLA's own options need, and runs as fast.
-QUICKLY: dict[str, dict[str, str | bool]] = {"cpu": {"xla_backend_optimization_level": "0"}}
+# time that XLA's own options need, and runs as fast. On a GPU, the same bits every time.
+_REPEATABLY: dict[str, str | bool] = {"xla_gpu_deterministic_ops": True}
+QUICKLY: dict[str, dict[str, str | bool]] = {"cpu": {"xla_backend_optimization_level": "0"}, "gpu": _REPEATABLY}
 WELL: dict[str, dict[str, str | bool]] = {
-    "cpu": {"xla_backend_optimization_level": "1", "xla_llvm_disable_expensive_passes": True}
+    "cpu": {"xla_backend_optimization_level": "1", "xla_llvm_disable_expensive_passes": True},
+    "gpu": _REPEATABLY,
 }
 
 
@@ -51,12 +53,14 @@ class Lanes(NamedTuple):
         hyperparams: the algorithm's traced hyperparameters.
         state: the algorithm's state.
         diverged: whether something that is learnt became non-finite; such a lane does no more updates.
+        metrics: ``(lanes, 2, metrics)``, sums of training metrics and of their weights.
     """
 
     keys: Any
     hyperparams: Any
     state: Any
     diverged: Any
+    metrics: Any
 
 
 def entropy(run_seed: int, task: Task, purpose: int) -> list[int]:
@@ -121,9 +125,12 @@ class Program:
 
     def _admit(self, lanes: Lanes, fresh: jax.Array, keys: jax.Array, hyperparams: Any, params: Any) -> Lanes:
         state = self.agent.init(rng.wrap(keys[TRAINING]), params, hyperparams)
-        return keep(fresh, Lanes(keys, hyperparams, state, jnp.bool_(False)), lanes)
+        return keep(fresh, Lanes(keys, hyperparams, state, jnp.bool_(False), self._no_metrics()), lanes)
 
-    def _tick(self, lanes: Lanes, updates: jax.Array) -> tuple[Lanes, Any]:
+    def _no_metrics(self) -> jax.Array:
+        return jnp.zeros((2, len(self.agent.metric_names)))
+
+    def _tick(self, lanes: Lanes, updates: jax.Array, restart: jax.Array) -> Lanes:
         key, agent = rng.wrap(lanes.keys[TRAINING]), self.agent
 
         def update(i: jax.Array, on: jax.Array, carry: Any) -> Any:
@@ -132,24 +139,25 @@ class Program:
             state, news = agent.update(key, state, lanes.hyperparams, on & ~diverged)
             return state, diverged | ~agent.is_finite(state), metrics + jnp.where(on & ~diverged, news, 0.0)
 
-        zeros = jnp.zeros((2, len(agent.metric_names)))
-        state, diverged, metrics = repeat(updates, update, (lanes.state, lanes.diverged, zeros))
-        return lanes._replace(state=state, diverged=diverged), metrics
+        metrics = jnp.where(restart, self._no_metrics(), lanes.metrics)
+        state, diverged, metrics = repeat(updates, update, (lanes.state, lanes.diverged, metrics))
+        return lanes._replace(state=state, diverged=diverged, metrics=metrics)
 
     def _evaluate(self, lanes: Lanes, wanted: jax.Array, point: jax.Array) -> tuple[jax.Array, jax.Array]:
         env, agent, episodes = self.env, self.agent, self.num_eval_episodes
-        key = stream(rng.wrap(lanes.keys[EVALUATION]), 0, point)
+        key = rng.wrap(lanes.keys[EVALUATION])
+        step_key = stream(key, 1, point)
         policy = agent.policy(lanes.state)
-        env_states, observation = vector.reset(env, key, episodes)
+        env_states, observation = vector.reset(env, stream(key, 0, point), episodes)
         nothing = jnp.zeros(episodes)
 
         def going(carry: Any) -> jax.Array:
-            return any_lane(~carry[-1].all())
+            return any_lane(~carry[-1].all() & (carry[0] <= env.max_episode_steps))
 
         def step(carry: Any) -> Any:
             t, env_states, observation, returns, lengths, done = carry
             actions = agent.act(policy, lanes.hyperparams, observation.reshape(episodes, -1))
-            keys = jax.random.split(jax.random.fold_in(key, t), episodes)
+            keys = jax.random.split(jax.random.fold_in(step_key, t), episodes)
             env_states, transition = jax.vmap(env.step)(keys, env_states, actions)
             returns = returns + jnp.where(done, 0.0, transition.reward)
             lengths = lengths + jnp.where(done, 0.0, 1.0)
@@ -189,7 +197,7 @@ class Program:
 
         keys, hyperparams, params = self._host_side(Task(0, 0, self.example))
         state = jax.eval_shape(self.agent.init, jax.random.key(0), params, hyperparams)
-        lanes = over_lanes(Lanes(keys, hyperparams, state, np.bool_(False)))
+        lanes = over_lanes(Lanes(keys, hyperparams, state, np.bool_(False), jax.eval_shape(self._no_metrics)))
         self._abstract = lanes
         flag, count = over_lanes(np.bool_(False)), over_lanes(np.int32(0))
         admit = jax.jit(self._over_lanes(self._admit), donate_argnums=0)
@@ -198,7 +206,7 @@ class Program:
         platform = self.mesh.devices.flat[0].platform
         quickly, well = QUICKLY.get(platform, {}), WELL.get(platform, {})
         self._compiled_admit = admit.lower(lanes, flag, *over_lanes((keys, hyperparams, params))).compile(quickly)
-        self._compiled_tick = tick.lower(lanes, count).compile(well)
+        self._compiled_tick = tick.lower(lanes, count, flag).compile(well)
         self._compiled_evaluate = evaluate.lower(lanes, flag, count).compile(well)
         self.compile_seconds = time.perf_counter() - started
 
@@ -240,13 +248,21 @@ class Program:
             if len(choices) > 1:
                 raise ValueError(f"lanes {first} … {first + self.group - 1} run in lockstep with {sorted(choices)}")
 
-    def tick(self, lanes: Lanes, updates: np.ndarray) -> tuple[Lanes, dict[str, np.ndarray]]:
+    def tick(
+        self, lanes: Lanes, updates: np.ndarray, restart: np.ndarray | None = None
+    ) -> tuple[Lanes, dict[str, np.ndarray]]:
         """Does ``updates[i]`` updates in lane ``i``; returns mean training metrics, each ``(lanes,)``.
 
-        A metric of which there was nothing to average (no episode ended) is NaN.
+        Args:
+            lanes: the lanes.
+            updates: ``(lanes,)``.
+            restart: ``(lanes,)`` bool, whose means begin anew; those of the others go on from the ticks
+                before. All of them by default. A metric of which there was nothing to average (no
+                episode ended) is NaN.
         """
-        lanes, metrics = self._compiled_tick(lanes, *self._put((updates.astype(np.int32),)))
-        sums, weights = np.moveaxis(jax.device_get(metrics), 0, -1)
+        restart = np.ones(self.num_lanes, bool) if restart is None else restart
+        lanes = self._compiled_tick(lanes, *self._put((updates.astype(np.int32), restart)))
+        sums, weights = np.moveaxis(jax.device_get(lanes.metrics), 0, -1)
         with np.errstate(invalid="ignore", divide="ignore"):
             return lanes, dict(zip(self.agent.metric_names, sums / weights, strict=True))
 

@@ -53,9 +53,14 @@ class Slot:
         return self.updates * self.task.hyperparams.steps_per_update
 
     @property
+    def last_point(self) -> int:
+        """Updates done at the last evaluation."""
+        return self.points[self.passed - 1] if self.passed else 0
+
+    @property
     def interval(self) -> int:
         """Updates from the last evaluation to the next."""
-        return self.points[self.passed] - (self.points[self.passed - 1] if self.passed else 0)
+        return self.points[self.passed] - self.last_point
 
     @property
     def remaining(self) -> int:
@@ -113,19 +118,22 @@ class Scheduler:
         first: list[Task | None] = [*order[: len(slots)], *[None] * (len(slots) - len(order))]
         queue = deque(task for task in order[len(slots) :] if task is not None)
         lanes = self.program.admit(self.program.empty(), self._filled(first))
-        lanes = self._start(lanes, slots, first)
+        self._occupy(slots, first)
         fraction = 0.1  # of the way to the next evaluation; the first tick shows how long it takes
         while any(slots):
             updates = self._quantum(slots, fraction)
+            begins = np.array([slot is not None and slot.updates == slot.last_point for slot in slots])
             started = time.perf_counter()
-            lanes, metrics = self.program.tick(lanes, updates)
+            lanes, metrics = self.program.tick(lanes, updates, begins)
             elapsed = time.perf_counter() - started
             fraction = min(1.0, fraction * LONGEST_TICK / elapsed)
             self._account(updates, elapsed)
             self._after_tick(lanes, slots, updates, metrics)
             free = [slot is None for slot in slots]
             if queue and any(free):
-                lanes = self._start(lanes, slots, [queue.popleft() if f and queue else None for f in free])
+                arrivals = [queue.popleft() if f and queue else None for f in free]
+                lanes = self.program.admit(lanes, arrivals)
+                self._occupy(slots, arrivals)
 
     def _filled(self, first: list[Task | None]) -> list[Task]:
         """Returns a task for each lane: one without a task of its own holds a neighbour's and never updates it."""
@@ -136,20 +144,24 @@ class Scheduler:
             filled.append(next(candidate for candidate in candidates if candidate is not None))
         return filled
 
-    def _start(self, lanes: Lanes, slots: list[Slot | None], arrivals: list[Task | None]) -> Lanes:
+    def _occupy(self, slots: list[Slot | None], arrivals: list[Task | None]) -> None:
         for lane, task in enumerate(arrivals):
             if task is not None:
                 slots[lane] = Slot(task, self._points(task), started=self.clock())
-        return self.program.admit(lanes, arrivals)
 
     def _points(self, task: Task) -> list[int]:
         return [task.hyperparams.num_updates(steps) for steps in self.length.grid()]
 
     def _quantum(self, slots: list[Slot | None], fraction: float) -> np.ndarray:
-        """Returns the updates of each lane in the next tick: the same share of its way to the next evaluation."""
+        """Returns the updates of each lane in the next tick.
+
+        Each does a share of its way to the next evaluation, of lanes in lockstep a share of the longest
+        way: the others arrive earlier and, at their end, make place.
+        """
         remaining = np.array([slot.remaining if slot else 0 for slot in slots])
-        intervals = np.array([slot.interval if slot else 0 for slot in slots])
-        return np.minimum(remaining, np.ceil(fraction * intervals).astype(int))
+        intervals = np.array([slot.interval if slot else 0 for slot in slots]).reshape(-1, self.program.group)
+        longest = np.repeat(intervals.max(axis=1), self.program.group)
+        return np.minimum(remaining, np.ceil(fraction * longest).astype(int))
 
     def _account(self, updates: np.ndarray, elapsed: float) -> None:
         use = self.utilisation
@@ -170,6 +182,8 @@ class Scheduler:
                 continue
             progress[slot.task] = int(updates[lane])
             slot.updates = int(done[lane])
+            if slot.remaining > 0 and not diverged[lane]:
+                continue
             row = {"sample_id": slot.task.sample_id, "seed": slot.task.seed, "env_steps": slot.env_steps}
             rows.append({**row, **{name: float(values[lane]) for name, values in metrics.items()}})
         self.sink.metrics(rows)

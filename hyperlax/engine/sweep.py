@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from hyperlax.engine.devices import local_mesh
 from hyperlax.engine.planner import Plan, PlannedProgram, Planner
 from hyperlax.engine.program import Program, Task
 from hyperlax.engine.scheduler import Scheduler, Sink, Utilisation
@@ -47,14 +49,14 @@ class Sweep:
     sink: Sink
     display: Any
     save_policies: bool = True
-    programs: list[Program] = field(default_factory=list)
+    programs: dict[int, Program] = field(default_factory=dict)
     report: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self) -> None:
-        """Trains everything; a program that fails costs its own tasks only.
+        """Trains everything; the tasks of a program that fails are tried again, each by itself.
 
         Raises:
-            RunFailed: some program failed; raised after all others have run.
+            RunFailed: some task failed by itself too; raised after all others have run.
         """
         self._started = time.perf_counter()
         self._progress = _Progress(self.planner, self.plan, self.display)
@@ -68,19 +70,28 @@ class Sweep:
                     try:
                         self._run_program(number, planned, ahead[number])
                     except Exception as error:
-                        log.info("program %d failed", number, exc_info=True)
-                        self._report_failure(number, planned, error)
-                        failure = failure or error
+                        log.warning("program %d failed, its samples are trained one by one: %s", number, error)
+                        log.info("the failure", exc_info=True)
+                        self.programs.pop(number, None)
+                        failure = self._one_by_one(number, planned) or failure
             finally:
                 compiler.shutdown(wait=False, cancel_futures=True)
         if failure is not None:
-            raise RunFailed(f"a program failed, the others' results are kept: {_first_line(failure)}") from failure
+            raise RunFailed(f"some samples failed, the others' results are kept: {_first_line(failure)}") from failure
+
+    def outcome(self) -> list[dict[str, Any]]:
+        """Returns what was predicted of each program and, for those that have run, what happened."""
+        happened = {row["program"]: row for row in self.report}
+        return [happened.get(row["program"], row) for row in self.plan.as_rows()]
 
     def clock(self) -> float:
         """Returns seconds since the run began."""
         return time.perf_counter() - self._started
 
-    def _compiled(self, planned: PlannedProgram) -> Program:
+    def _alone(self, planned: PlannedProgram) -> Program:
+        return self._compiled(planned, local_mesh(1))
+
+    def _compiled(self, planned: PlannedProgram, mesh: Mesh | None = None) -> Program:
         program = Program(
             planned.real_tasks[0].hyperparams,
             self.env,
@@ -90,7 +101,7 @@ class Sweep:
             total_timesteps=self.length.total_timesteps,
             num_eval_episodes=self.length.num_eval_episodes,
             run_seed=self.run_seed,
-            mesh=self.mesh,
+            mesh=mesh or self.mesh,
         )
         program.compile()
         return program
@@ -101,48 +112,46 @@ class Sweep:
         program = compiled.result()
         waited = time.perf_counter() - waiting
         self._progress.note(f"program {number + 1} of {len(self.plan.programs)}, {planned.num_lanes} lanes")
-        self.programs.append(program)
-        scheduler = Scheduler(
-            program, number, self.length, self.sink, self.clock, self._progress.tick, self.save_policies
-        )
+        self.programs[number] = program
+        scheduler = self._scheduler(program, number)
         scheduler.run(planned.tasks)
-        self.report.append(self._outcome(number, planned, program, scheduler.utilisation, waited))
+        self.report.append(self._outcome(number, program, scheduler.utilisation, waited))
 
-    def _outcome(
-        self, number: int, planned: PlannedProgram, program: Program, use: Utilisation, waited: float
-    ) -> dict[str, Any]:
+    def _scheduler(self, program: Program, number: int) -> Scheduler:
+        on_tick = self._progress.tick
+        return Scheduler(program, number, self.length, self.sink, self.clock, on_tick, self.save_policies)
+
+    def _outcome(self, number: int, program: Program, use: Utilisation, waited: float) -> dict[str, Any]:
         """Returns the prediction for one program beside what happened."""
-        return {
-            "program": number,
-            "samples": sorted({task.sample_id for task in planned.real_tasks}),
-            "tasks": len(planned.real_tasks),
-            "lanes": planned.num_lanes,
-            "lockstep": planned.group,
-            "shape": planned.shape.describe(),
-            "predicted_seconds": round(planned.seconds, 2),
+        return self.plan.as_rows()[number] | {
             "run_seconds": round(use.run_seconds, 2),
             "evaluation_seconds": round(use.evaluation_seconds, 2),
             "compile_seconds": round(program.compile_seconds, 2),
             "waited_for_compilation_seconds": round(waited, 2),
-            "predicted_padding": round(planned.padding, 4),
             "lanes_busy": round(use.busy / max(use.slots, 1), 4),
             "ticks": use.ticks,
-            "predicted_memory_mib": round(planned.memory / 2**20, 1),
             "memory_mib": round(program.memory_bytes() / 2**20, 1),
         }
 
-    def _report_failure(self, number: int, planned: PlannedProgram, error: Exception) -> None:
-        ended = self._progress.finished
-        for task in planned.real_tasks:
-            if task not in ended:
-                message = _first_line(error)
-                self.sink.lane_finished(task.sample_id, task.seed, "FAILED", 0, program=number, message=message)
+    def _one_by_one(self, number: int, planned: PlannedProgram) -> Exception | None:
+        """Trains what a failed program left, each configuration in a program of its own; returns the last failure."""
+        left = [task for task in planned.real_tasks if task not in self._progress.finished]
+        failure: Exception | None = None
+        for single in self.planner.sequential(left).programs:
+            try:
+                self._scheduler(self._alone(single), number).run(single.tasks)
+            except Exception as error:
+                log.info("alone, a sample failed too", exc_info=True)
+                failure, message = error, _first_line(error)
+                for task in set(single.real_tasks) - self._progress.finished:
+                    self.sink.lane_finished(task.sample_id, task.seed, "FAILED", 0, program=number, message=message)
+        return failure
 
     def repeat_on_fresh_seeds(self, sample_id: int, num_seeds: int) -> np.ndarray:
         """Trains one sample again on seeds that no one has seen, and returns their final returns.
 
         Selecting the best of many overstates it; this is what may be quoted. It runs in the program
-        that trained the sample, so nothing is compiled.
+        that trained the sample, so nothing is compiled unless that program failed.
 
         Returns:
             ``(num_seeds,)`` mean returns of the last evaluation, NaN where a seed diverged.
@@ -152,12 +161,24 @@ class Sweep:
         )
         task = next(task for task in planned.real_tasks if task.sample_id == sample_id)
         first = 1 + max(task.seed for planned in self.plan.programs for task in planned.real_tasks)
-        tasks: list[Task | None] = [replace(task, seed=first + i) for i in range(num_seeds)]
+        again: list[Task | None] = [replace(task, seed=first + i) for i in range(num_seeds)]
         collected = _LastReturns()
         once = replace(self.length, num_evaluations=1)
-        program = self.programs[number]
+        program = self.programs.get(number) or self._alone(self.planner.sequential([task]).programs[0])
+        tasks = _spread(again, program.num_lanes, program.mesh.size)
         Scheduler(program, number, once, collected, self.clock, _ignore, save_policies=False).run(tasks)
-        return np.array([collected.returns.get(task.seed, np.nan) for task in tasks if task])
+        return np.array([collected.returns.get(task.seed, np.nan) for task in again if task])
+
+
+def _spread(tasks: list[Task | None], num_lanes: int, num_devices: int) -> list[Task | None]:
+    """Returns tasks by lane such that every device gets its share; what is too much follows."""
+    each = num_lanes // num_devices
+    per_device = min(each, -(-len(tasks) // num_devices))
+    order: list[Task | None] = []
+    for device in range(num_devices):
+        share = tasks[device * per_device : (device + 1) * per_device]
+        order += share + [None] * (each - len(share))
+    return order + tasks[num_devices * per_device :]
 
 
 def _first_line(error: Exception) -> str:
@@ -181,7 +202,7 @@ class _LastReturns:
 
 
 class _Progress:
-    """Adds up what lanes of very different pace have done."""
+    """Adds up what lanes of very different pace have done; the best sample is that of the best mean over its seeds."""
 
     def __init__(self, planner: Planner, plan: Plan, display: Any) -> None:
         self._display = display
@@ -190,7 +211,8 @@ class _Progress:
         self._updates = {task: task.hyperparams.num_updates(planner.total_timesteps) for task in tasks}
         self._total = sum(self._weights.values())
         self._done = self._env_steps = 0.0
-        self._best: tuple[int, float] | None = None
+        self._seeds = Counter(task.sample_id for task in tasks)
+        self._scores: dict[int, dict[int, float]] = {sample_id: {} for sample_id in self._seeds}
         self._note = ""
         self.finished: set[Task] = set()
 
@@ -206,10 +228,13 @@ class _Progress:
             self._env_steps += count * task.hyperparams.steps_per_update
         self.finished |= set(finished)
         for task, score in scores:
-            if self._best is None or score > self._best[1]:
-                self._best = (task.sample_id, score)
+            self._scores[task.sample_id][task.seed] = score
         self._show()
 
     def _show(self) -> None:
         fraction = min(1.0, self._done / self._total)
-        self._display.update(len(self.finished), int(self._env_steps), fraction, self._best, self._note)
+        finished = Counter(task.sample_id for task in self.finished)
+        configurations = sum(finished[sample_id] == seeds for sample_id, seeds in self._seeds.items())
+        whole = {s: float(np.mean(list(x.values()))) for s, x in self._scores.items() if len(x) == self._seeds[s]}
+        best = max(whole.items(), key=lambda item: item[1], default=None)
+        self._display.update(configurations, int(self._env_steps), fraction, best, self._note)

@@ -98,7 +98,9 @@ def benchmarked_ppo_mlp() -> Recipe:
         ppo_mlp(),
         name="benchmarked.01_static_qmc_sampling_S64.ppo_mlp",
         description="PPO with MLPs over the space of the published 64-sample benchmark",
+        defaults=PPO(normalize_rewards=False),  # the original knows nothing of it
         space={**network, **algorithm},
+        tuned={},
     )
 
 

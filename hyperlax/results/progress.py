@@ -20,7 +20,7 @@ class Progress:
     """The progress of one run, updated between ticks.
 
     Args:
-        total_lanes: how many (sample, seed) pairs are to run.
+        total_configurations: how many (sample, seed) pairs are to run.
         total_steps: environment steps of all of them together; 0 when not known.
         enabled: False shows nothing.
         stream: standard error by default, so that standard output stays clean for results.
@@ -29,13 +29,13 @@ class Progress:
 
     def __init__(
         self,
-        total_lanes: int,
+        total_configurations: int,
         total_steps: int,
         enabled: bool = True,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._total_lanes, self._total_steps = total_lanes, total_steps
+        self._total_configurations, self._total_steps = total_configurations, total_steps
         self._stream = stream if stream is not None else sys.stderr
         self._enabled, self._clock = enabled, clock
         self._start = self._last_line = clock()
@@ -48,7 +48,7 @@ class Progress:
 
     def update(
         self,
-        lanes_done: int,
+        configurations_done: int,
         env_steps: int,
         fraction_done: float,
         best: tuple[int, float] | None = None,
@@ -57,7 +57,7 @@ class Progress:
         """Shows a new state.
 
         Args:
-            lanes_done: of the total, those that ended.
+            configurations_done: of the total, those that ended.
             env_steps: taken so far, all lanes together.
             fraction_done: part of all *work* done, in [0, 1]. Time left is estimated from
                 it and not from steps, which cost differently from sample to sample.
@@ -66,7 +66,7 @@ class Progress:
         """
         self._fraction = min(1.0, max(0.0, fraction_done))
         now = self._clock()
-        self._text = self._describe(now, lanes_done, env_steps, best, note)
+        self._text = self._describe(now, configurations_done, env_steps, best, note)
         if self._base is None:
             # Rates count from here: what a resumed run did before cost no time now, and
             # the first compilation is not repeated by the work that is left.
@@ -103,9 +103,9 @@ class Progress:
         self._last_line = now
         print(f"{100 * self._fraction:3.0f}% {self._text}", file=self._stream, flush=True)
 
-    def _describe(self, now: float, lanes: int, steps: int, best: tuple[int, float] | None, note: str) -> str:
+    def _describe(self, now: float, done: int, steps: int, best: tuple[int, float] | None, note: str) -> str:
         total = f"/{_short(self._total_steps)}" if self._total_steps else ""
-        parts = [f"{lanes}/{self._total_lanes} runs done", f"{_short(steps)}{total} env steps"]
+        parts = [f"{done}/{self._total_configurations} configurations done", f"{_short(steps)}{total} env steps"]
         rate = self._steps_per_second(now, steps)
         if rate is not None:
             parts.append(f"{_short(rate)} steps/s")

@@ -18,6 +18,15 @@ import numpy as np
 import pandas as pd
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()  # asked for once: asking changes it for a moment, for every thread
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Replaces a file by a new content, in one step for every reader."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -25,7 +34,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~_umask())  # mkstemp's 0600 would hide results from colleagues
+            os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # mkstemp's 0600 would hide results from colleagues
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
@@ -120,9 +129,3 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
 
 def _whole_lines(content: bytes) -> bytes:
     return content[: content.rfind(b"\n") + 1]
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -122,7 +122,7 @@ def test_the_quick_start_prints_a_table_and_where_everything_is(quick_start: tup
     assert outcome.out.count("COMPLETED") == 4
     assert f"\nresults  {first}\n" in outcome.out
     assert f"\npicture  {first / 'sweep.png'}\n" in outcome.out
-    assert "8/8 runs done" in outcome.err
+    assert "4/4 configurations done" in outcome.err
     assert "the plan" in outcome.err  # --log-level INFO
 
 

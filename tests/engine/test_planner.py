@@ -37,8 +37,12 @@ def tasks(number, seeds=2, seed=0):
     return [Task(i, repetition, sample) for i, sample in enumerate(samples) for repetition in range(seeds)]
 
 
-def planner(steps=100_000, machine="cpu", devices=2, memory=16 << 30, max_lanes=None, **changes):
-    return Planner(ENV, steps, devices, replace(MACHINES[machine], **changes), memory, max_lanes)
+def planner(
+    steps=100_000, machine="cpu", devices=2, memory=16 << 30, max_lanes=None, num_evaluations=5, num_eval_episodes=16,
+    **changes,
+):  # fmt: skip
+    evaluations = num_evaluations, num_eval_episodes
+    return Planner(ENV, steps, devices, replace(MACHINES[machine], **changes), memory, max_lanes, *evaluations)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -108,3 +112,15 @@ def test_a_lane_without_a_task_of_its_own_holds_a_neighbours():
     scheduler = Scheduler(SimpleNamespace(group=2), 0, *[None] * 4)
     a, b = tasks(2, seeds=1)
     assert scheduler._filled([a, None, None, b, None, None]) == [a, a, b, b, a, a]
+
+
+@pytest.mark.parametrize("max_lanes", [2, 5])
+def test_no_program_has_more_lanes_than_allowed(max_lanes):
+    plan = planner(max_lanes=max_lanes).batched(tasks(6))
+    assert max(program.num_lanes for program in plan.programs) <= max_lanes
+
+
+def test_evaluations_cost_time_and_memory():
+    given = tasks(2)
+    few, many = (planner(num_evaluations=5, num_eval_episodes=n).batched(given) for n in (10, 100_000))
+    assert many.seconds > 2 * few.seconds and many.memory > 2 * few.memory

@@ -21,9 +21,9 @@ def test_a_pipe_gets_a_line_every_half_minute_and_one_at_the_end():
     lines = out.getvalue().splitlines()
     assert len(lines) == 4
     assert lines[0] == (
-        " 15% 1/8 runs done, 600k/4M env steps, 20k steps/s, best 481.2 (sample 3), 30s elapsed, 2m50s left"
+        " 15% 1/8 configurations done, 600k/4M env steps, 20k steps/s, best 481.2 (sample 3), 30s elapsed, 2m50s left"
     )
-    assert lines[-1].startswith(" 50% 5/8 runs done, 2M/4M env steps, 20k steps/s")
+    assert lines[-1].startswith(" 50% 5/8 configurations done, 2M/4M env steps, 20k steps/s")
     assert "\x1b" not in out.getvalue() and "\r" not in out.getvalue()
 
 
@@ -34,7 +34,7 @@ def test_time_left_follows_work_and_not_what_was_done_before():
     progress.update(1, 900, 0.5)  # resumed half-way; compiling took 20 s
     now[0] = 30.0
     progress.update(1, 1000, 0.6)
-    assert out.getvalue() == " 60% 1/2 runs done, 1k env steps, 10 steps/s, 30s elapsed, 40s left\n"
+    assert out.getvalue() == " 60% 1/2 configurations done, 1k env steps, 10 steps/s, 30s elapsed, 40s left\n"
 
 
 def test_disabled_shows_nothing():
@@ -51,4 +51,7 @@ def test_terminal_gets_a_bar():
         progress.update(3, 50, 0.5, best=(2, -3.5), note="saving")
     shown = " ".join(out.getvalue().split())
     assert "━" in shown
-    assert "50% 3/4 runs done, 50/100 env steps, 10 steps/s, best -3.5 (sample 2), 5s elapsed, 5s left, saving" in shown
+    assert (
+        "50% 3/4 configurations done, 50/100 env steps, 10 steps/s, best -3.5 (sample 2), 5s elapsed, 5s left, saving"
+        in shown
+    )
