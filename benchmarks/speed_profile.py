@@ -150,8 +150,8 @@ def count(environment: str) -> Counts:
     outputs = env.action_space.n if isinstance(env.action_space, Discrete) else env.action_space.size
     rollout, gradient = shape.flops(inputs, outputs)
     size = shape.actor.num_params(inputs, outputs) + shape.critic.num_params(inputs, 1)
-    widths = sum(shape.actor.layer_sizes) + sum(shape.critic.layer_sizes)
-    agent = PPOAgent(env, shape, hp)
+    widths = shape.actor.num_units() + shape.critic.num_units()
+    agent = PPOAgent(env, shape)
     return Counts(
         rollout_flops=rollout,
         gradient_flops=hp.minibatch_size * gradient,
