@@ -29,7 +29,7 @@ venv: $(DEV) ## create .venv with everything for development
 sweep: $(CORE) ## train 64 mixed configurations of CartPole; prints a table and the path of a picture
 	$(BIN)/hyperlax sweep-hp-samples $(SWEEP)
 
-test: $(DEV) ## run the tests (TESTS="-m 'not slow'" for the fast ones, TESTS=tests/cli for a part)
+test: $(DEV) ## run the tests (TESTS="-m slow" for the slow ones, TESTS=tests/cli for a part)
 	$(BIN)/python -m pytest -n $(JOBS) $(TESTS)
 
 lint: $(DEV) ## check style, formatting and types
