@@ -77,8 +77,8 @@ def child(arguments: str) -> None:
 
     options = json.loads(arguments)
     planned = options.pop("planned_steps")
-    ordinary = api._planner
-    api._planner = lambda env, length, *rest: ordinary(env, replace(length, total_timesteps=planned), *rest)
+    ordinary = api._plan
+    api._plan = lambda env, length, *rest: ordinary(env, replace(length, total_timesteps=planned), *rest)
     options |= {"num_seeds": 1, "num_evaluations": 1, "winner_seeds": 0, "plot": False, "progress": False}
     try:
         run = hyperlax.sweep(RECIPE, ENVIRONMENT, **options)
