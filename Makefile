@@ -16,6 +16,8 @@ CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
 PEER := $(PEER_VENV)/.installed
 
+unexport PYTHONDONTWRITEBYTECODE # without bytecode, every process compiles the sources of all that it imports
+
 .DEFAULT_GOAL := help
 .PHONY: help venv sweep test lint format learn bench clean
 
