@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -33,6 +34,7 @@ from hyperlax.results.directory import create_run_directory
 from hyperlax.results.progress import Progress
 from hyperlax.results.reader import Run, load_policy_arrays, load_run
 from hyperlax.results.writer import RunWriter
+from hyperlax.spaces.distributions import Categorical, Distribution, show
 from hyperlax.spaces.files import RESULT_COLUMNS, Sample, canonical_name, read_samples
 from hyperlax.spaces.hyperparameters import declarations, flatten, replace
 from hyperlax.spaces.samplers import draw
@@ -131,6 +133,8 @@ def sweep(
                 job.run()
             except RunFailed as error:
                 raise RunFailed(f"{error}; results so far: {directory}") from error
+            except KeyboardInterrupt as interrupt:
+                raise KeyboardInterrupt(f"interrupted; results so far: {directory}") from interrupt
             finally:
                 writer.update_info(programs=job.outcome(), seconds=round(job.clock(), 2))
             winner = _winner(job, directory, len(drawn), length.num_seeds if winner_seeds is None else winner_seeds)
@@ -162,11 +166,30 @@ def _samples(
             raise UserError("nothing is left to draw: every hyperparameter of the space has a fixed value")
         if num_samples is None and method != "grid":
             num_samples = DEFAULT_NUM_SAMPLES
-        return draw(space, num_samples, method, seed)
+        drawn = draw(space, num_samples, method, seed)
+        _warn_of_confounding(space, drawn, method)
+        return drawn
     given = read_samples(samples, known) if isinstance(samples, str | os.PathLike) else _listed(samples)
     if num_samples is not None and not 1 <= num_samples <= len(given):
         raise UserError(f"num_samples {num_samples}: {len(given)} samples are given, accepted is 1 … {len(given)}")
     return given[:num_samples]
+
+
+def _warn_of_confounding(space: Mapping[str, Distribution], samples: Sequence[Sample], method: str) -> None:
+    """Says which choices determine each other: few points of a sequence in many dimensions repeat their pattern."""
+    columns = {n: [show(s.values[n]) for s in samples] for n, d in space.items() if isinstance(d, Categorical)}
+    varied = {name: column for name, column in columns.items() if len(set(column)) > 1}
+    together = [
+        (a, b)
+        for a, b in itertools.combinations(varied, 2)
+        if len(set(zip(varied[a], varied[b], strict=True))) == max(len(set(varied[a])), len(set(varied[b])))
+    ]
+    if together and len(samples) >= 8:
+        (a, b), more = together[0], f" and {len(together) - 1} more pairs" if len(together) > 1 else ""
+        log.warning(
+            "%d samples by %s of %d hyperparameters: %s and %s%s always change together, so that their effects cannot "
+            "be told apart; 64 samples or more, or lhs, do better", len(samples), method, len(space), a, b, more,
+        )  # fmt: skip
 
 
 def _listed(samples: pd.DataFrame | Sequence[Mapping[str, object] | Sample]) -> list[Sample]:

@@ -177,7 +177,9 @@ def _train(recipe: str, env: str, request: dict[str, Any]) -> None:
     winner = result.info.get("winner")
     if winner and winner["fresh_seeds_final_return"] is not None:
         error = winner["fresh_seeds_standard_error"]
-        score = f"{winner['fresh_seeds_final_return']:.4g}" + ("" if error is None else f" ± {error:.4g}")
+        score = f"{winner['fresh_seeds_final_return']:.4g}" + (
+            "" if error is None else f" ± {error:.4g} (standard error)"
+        )
         typer.echo(
             f"winner   sample {winner['sample_id']}: {score} when trained again "
             f"on {winner['fresh_seeds']} fresh seeds (selected at {winner['selected_final_return']:.4g})"

@@ -403,7 +403,7 @@ class Planner:
         if share < kept + working:
             raise MemoryShortage(
                 f"memory does not suffice: a lane on each of {self.num_devices} devices needs "
-                f"{self.num_devices * (kept + working) / 2**30:.2f} GiB, {self.memory / 2**30:.2f} GiB may be used; "
+                f"{self.num_devices * (kept + working) / 2**20:.3g} MiB, {self.memory / 2**20:.3g} MiB may be used; "
                 "total_num_envs, rollout_length and layer_sizes decide what a lane needs"
             )
         group = max(1, min(group or each, each, share // (kept + working)))
