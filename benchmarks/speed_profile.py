@@ -77,7 +77,7 @@ def profile(args: argparse.Namespace) -> None:
             updates = max(2, args.total_steps // 10 // configurations // CONFIGURATION.steps_per_update)
             taken = {epochs: update_seconds(environment, configurations, epochs, updates) for epochs in EPOCHS}
             (lanes, group), *_ = {(lanes, group) for _, lanes, group in taken.values()}
-            limits = measure_limits(group, CONFIGURATION.minibatch_size)
+            limits = measure_limits(group, CONFIGURATION.batch_size)
             parts.append(f"## {environment.capitalize()}, {lanes} configurations at once, {group} in lockstep\n")
             parts.append(describe({e: t[0] for e, t in taken.items()}, count(environment), limits, lanes))
             print(parts[-1], flush=True)
@@ -141,28 +141,26 @@ def count(environment: str) -> Counts:
     from speed_hyperlax import CONFIGURATION as hp
 
     from hyperlax.algorithms.ppo import PPOAgent
-    from hyperlax.environments import Discrete, make
-    from hyperlax.environments.protocol import observation_size
+    from hyperlax.environments import make
 
     env = make(f"gymnax.{environment}")
     shape = hp.shape(env)
-    inputs = observation_size(env)
-    outputs = env.action_space.n if isinstance(env.action_space, Discrete) else env.action_space.size
-    rollout, gradient = shape.flops(inputs, outputs)
-    size = shape.actor.num_params(inputs, outputs) + shape.critic.num_params(inputs, 1)
-    widths = shape.actor.num_units() + shape.critic.num_units()
+    outputs = shape.role("actor").num_outputs
+    rollout, gradient = shape.flops()
+    size = shape.num_params()
+    widths = sum(role.networks.num_units() for role in shape.roles)
     agent = PPOAgent(env, shape)
     return Counts(
         rollout_flops=rollout,
-        gradient_flops=hp.minibatch_size * gradient,
+        gradient_flops=hp.batch_size * gradient,
         step_flops=rollout + hp.epochs * gradient,
-        tanhs=hp.minibatch_size * widths,
+        tanhs=hp.batch_size * widths,
         parameters=size,
         # read forward and backward; gradient written, read for its norm and by Adam; moments and parameters
         # read and written
         parameter_bytes=4 * size * (2 + 3 + 4 + 2),
         # rows gathered; activations written, read by the next layer and backward; their gradients written and read
-        activation_bytes=4 * hp.minibatch_size * (3 * agent.batch.width + 5 * (widths + outputs + 1)),
+        activation_bytes=4 * hp.batch_size * (3 * agent.batch.width + 5 * (widths + outputs + 1)),
         resident=4 * (3 * size + hp.steps_per_update * agent.batch.width),
     )
 

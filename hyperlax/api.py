@@ -25,7 +25,7 @@ from hyperlax.engine import devices
 from hyperlax.engine.planner import MACHINES, Plan, Planner
 from hyperlax.engine.program import Task
 from hyperlax.engine.sweep import Sweep
-from hyperlax.environments import Environment, make
+from hyperlax.environments import Discrete, Environment, make
 from hyperlax.errors import RunFailed, UserError, unknown
 from hyperlax.networks import NETWORKS
 from hyperlax.recipes import Recipe, RunLength, get_recipe
@@ -118,9 +118,11 @@ def sweep(
     max_lanes = _max_lanes(hparam_batch_size, length)
     mesh = devices.local_mesh(1 if sequential else num_devices, max_lanes)
     plan, planner = _plan(env, length, tasks, mesh, max_lanes, memory_limit_gib, sequential, group_by_structure)
-    if dry_run:
+    directory = None if dry_run else create_run_directory(Path(output_root), recipe.group, env.name)
+    if samples is None:
+        _warn_of_confounding(recipe.space, drawn, sampling_method)
+    if directory is None:
         return plan
-    directory = create_run_directory(Path(output_root), recipe.group, env.name)
     log.info("results go to %s; the plan:\n%s", directory, plan.describe())
     firsts = tasks[:: length.num_seeds]
     everything = [Sample(task.sample_id, flatten(task.hyperparams)) for task in firsts]
@@ -133,8 +135,9 @@ def sweep(
                 job.run()
             except RunFailed as error:
                 raise RunFailed(f"{error}; results so far: {directory}") from error
-            except KeyboardInterrupt as interrupt:
-                raise KeyboardInterrupt(f"interrupted; results so far: {directory}") from interrupt
+            except KeyboardInterrupt:
+                log.warning("interrupted; results so far: %s", directory)
+                raise
             finally:
                 writer.update_info(programs=job.outcome(), seconds=round(job.clock(), 2))
             winner = _winner(job, directory, len(drawn), length.num_seeds if winner_seeds is None else winner_seeds)
@@ -166,9 +169,7 @@ def _samples(
             raise UserError("nothing is left to draw: every hyperparameter of the space has a fixed value")
         if num_samples is None and method != "grid":
             num_samples = DEFAULT_NUM_SAMPLES
-        drawn = draw(space, num_samples, method, seed)
-        _warn_of_confounding(space, drawn, method)
-        return drawn
+        return draw(space, num_samples, method, seed)
     given = read_samples(samples, known) if isinstance(samples, str | os.PathLike) else _listed(samples)
     if num_samples is not None and not 1 <= num_samples <= len(given):
         raise UserError(f"num_samples {num_samples}: {len(given)} samples are given, accepted is 1 … {len(given)}")
@@ -177,7 +178,8 @@ def _samples(
 
 def _warn_of_confounding(space: Mapping[str, Distribution], samples: Sequence[Sample], method: str) -> None:
     """Says which choices determine each other: few points of a sequence in many dimensions repeat their pattern."""
-    columns = {n: [show(s.values[n]) for s in samples] for n, d in space.items() if isinstance(d, Categorical)}
+    chosen = [name for name, distribution in space.items() if isinstance(distribution, Categorical)]
+    columns = {name: [show(s.values[name]) for s in samples] for name in chosen if name in samples[0].values}
     varied = {name: column for name, column in columns.items() if len(set(column)) > 1}
     together = [
         (a, b)
@@ -225,15 +227,28 @@ def _tasks(
 ) -> list[Task]:
     """Returns every (sample, seed) with its complete, checked hyperparameters."""
     defaults = replace(recipe.defaults_for(env.name), overrides)
+    _check_actions(recipe, env)
     tasks = []
     for sample in samples:
         try:
             hyperparams = replace(defaults, {**sample.values, **overrides})
-            hyperparams.check(env)
+            hyperparams.check(env, length.total_timesteps)
+            hyperparams.shape(env)  # what does not fit the inputs is refused here
         except UserError as error:
             raise UserError(f"sample {sample.sample_id}: {error}") if len(samples) > 1 else error from None
         tasks += [Task(sample.sample_id, repetition, hyperparams) for repetition in range(length.num_seeds)]
     return tasks
+
+
+def _check_actions(recipe: Recipe, env: Environment) -> None:
+    """Raises UserError if the algorithm cannot act in the environment."""
+    if isinstance(env.action_space, recipe.defaults.ACTION_SPACES):
+        return
+    fitting = [name for name, algorithm in ALGORITHMS.items() if isinstance(env.action_space, algorithm.ACTION_SPACES)]
+    kind = "discrete" if isinstance(env.action_space, Discrete) else "continuous"
+    raise UserError(
+        f"{recipe.algorithm} cannot take the {kind} actions of {env.name}; algorithms that can: {', '.join(fitting)}"
+    )
 
 
 def _max_lanes(batch_size: int | str, length: RunLength) -> int | None:
@@ -364,7 +379,7 @@ def load_policy(
     arrays, details = load_policy_arrays(Path(path), sample_id, seed)
     info = load_run(Path(path)).info
     environment = env if env is not None else make(details["environment"])
-    algorithm, network = ALGORITHMS[info["algorithm"]](), NETWORKS[info["network"]]()
+    algorithm, network = ALGORITHMS[info["algorithm"]], NETWORKS[info["network"]]
     networks = {field.name: network() for field in fields(algorithm) if field.name.endswith("_network")}
     hyperparams = replace(algorithm(**networks), details["hyperparameters"])
     shape = hyperparams.shape(environment)

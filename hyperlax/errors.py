@@ -13,6 +13,10 @@ class UserError(ValueError):
     """
 
 
+class CannotShare(Exception):
+    """Two configurations cannot share a program; each needs its own. Never reaches a user."""
+
+
 class RunFailed(RuntimeError):
     """Part of a run failed, through no fault of the input; what could be kept is kept.
 

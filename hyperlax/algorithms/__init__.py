@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from hyperlax.lazy import Lazy
 
-
-def _ppo() -> Any:
-    from hyperlax.algorithms.ppo import PPO
-
-    return PPO
-
-
-ALGORITHMS = {"ppo": _ppo}  # imported when used: the command line's help must not import JAX
+# Imported when used: the command line's help must not import JAX.
+ALGORITHMS = Lazy(
+    {
+        "ppo": "hyperlax.algorithms.ppo:PPO",
+        "dqn": "hyperlax.algorithms.dqn:DQN",
+        "sac": "hyperlax.algorithms.sac:SAC",
+        "pqn": "hyperlax.algorithms.pqn:PQN",
+    }
+)

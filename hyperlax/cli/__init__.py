@@ -78,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except UsageError as error:
         return _refuse(arguments.usage_message(error, args))
-    except KeyboardInterrupt as interrupt:
-        print(f"\n{interrupt or 'interrupted'}", file=sys.stderr)
+    except KeyboardInterrupt:
         return INTERRUPTED
 
 

@@ -26,8 +26,7 @@ import jax.numpy as jnp
 from hyperlax.engine.program import Task
 from hyperlax.environments import vector
 from hyperlax.environments.protocol import Discrete, Environment, observation_size
-from hyperlax.errors import UserError
-from hyperlax.networks.distributions import distribution_for
+from hyperlax.errors import CannotShare, UserError
 
 
 @dataclass(frozen=True)
@@ -248,13 +247,11 @@ class Planner:
         self.max_lanes = max_lanes or machine.max_lanes * num_devices
         self.num_evaluations, self.num_eval_episodes = num_evaluations, num_eval_episodes
         self._alone: dict[Any, float] = {}
-        self._inputs = observation_size(env)
-        self._outputs = distribution_for(env.action_space).num_parameters
         state, _ = jax.eval_shape(env.reset, jax.random.key(0))
         action = jnp.int32(0) if isinstance(env.action_space, Discrete) else jnp.zeros(env.action_space.size)
         operations = vector.count_operations(env.step, jax.random.key(0), state, action)
         self._env_seconds = machine.operation * operations
-        self._state_numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state))
+        self._env_numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state)) + observation_size(env)
 
     # --- plans -----------------------------------------------------------------------------------
 
@@ -268,7 +265,7 @@ class Planner:
 
         def structure(task: Task) -> Any:
             shape = task.hyperparams.shape(self.env)
-            return shape, task.hyperparams.work(shape)
+            return shape, shape.work(task.hyperparams)
 
         groups = self._group(tasks, structure)
         return self._plan([self._program(group) for group in groups])
@@ -308,15 +305,15 @@ class Planner:
         """Returns what must be alike for tasks to share a program well, on a logarithmic grid."""
         hyperparams = task.hyperparams
         shape = hyperparams.shape(self.env)
-        numbers = [hyperparams.num_updates(self.total_timesteps), shape.num_params(self._inputs, self._outputs)]
-        numbers += [x for work in hyperparams.work(shape) for x in work]
+        numbers = [hyperparams.num_updates(self.total_timesteps), shape.num_params()]
+        numbers += [x for work in shape.work(hyperparams) for x in work]
         return tuple(round(math.log2(n) / step) for n in numbers)
 
     def _fitting(self, tasks: Sequence[Task]) -> list[PlannedProgram]:
         """Returns one program for the tasks, or one for each shape if what holds them all needs too much memory."""
         try:
             return [self._program(tasks)]
-        except MemoryShortage:
+        except (MemoryShortage, CannotShare):
             groups = self._group(tasks, self._shape)
             if len(groups) == 1:
                 raise
@@ -346,7 +343,7 @@ class Planner:
         """Returns the seconds saved if one program takes the tasks of two, and that program."""
         try:
             union = self._program([*a.real_tasks, *b.real_tasks])
-        except MemoryShortage:
+        except (MemoryShortage, CannotShare):
             return -math.inf, a
         return a.total_seconds + b.total_seconds - union.total_seconds, union
 
@@ -376,15 +373,14 @@ class Planner:
                     padding = max(0.0, 1.0 - alone / arithmetic)
                     best = PlannedProgram(order, shape, num_lanes, group, seconds, compiling, padding, memory)
         if best is None:
-            assert shortage is not None
-            raise shortage
+            raise shortage or CannotShare("more tasks than lanes, and networks that cannot be in lockstep")
         return best
 
     def _costs(self, tasks: Sequence[Task], shape: Any) -> list[_Cost]:
         """Returns what each task does in a program of ``shape``; like tasks beside each other, the longest first."""
         costs = []
         for task in tasks:
-            steps, gradients = task.hyperparams.work(shape)
+            steps, gradients = shape.work(task.hyperparams)
             updates = task.hyperparams.num_updates(self.total_timesteps)
             choice = shape.choice(task.hyperparams)
             costs.append(_Cost(choice, updates, gradients.iterations, steps.iterations, task))
@@ -396,7 +392,7 @@ class Planner:
         Raises:
             MemoryShortage: not even one lane on each device fits.
         """
-        kept, working = shape.memory(self._inputs, self._outputs, self._state_numbers, self.num_eval_episodes)
+        kept, working = shape.memory(self._env_numbers, self.num_eval_episodes)
         num_tasks = len(costs)
         each = min(-(-num_tasks // self.num_devices), max(1, self.max_lanes // self.num_devices))
         share = self.memory // self.num_devices
@@ -486,8 +482,8 @@ class Planner:
         speeds = {}
         for choice in choices:
             only = shape.only(choice)
-            step_flops, gradient_flops = only.flops(self._inputs, self._outputs)
-            params = only.num_params(self._inputs, self._outputs)
+            step_flops, gradient_flops = only.flops()
+            params = only.num_params()
             speeds[choice] = _Speed(only.num_envs, step_flops, only.chunks[0] * gradient_flops, params)
         return speeds
 
@@ -511,8 +507,8 @@ class Planner:
         """Returns the floating-point operations of a task alone, in its exact shape."""
         if task.hyperparams not in self._alone:
             shape = task.hyperparams.shape(self.env)
-            flops = shape.flops(self._inputs, self._outputs)
-            each = sum(w.iterations * w.batch * f for w, f in zip(task.hyperparams.work(shape), flops, strict=True))
+            flops = shape.flops()
+            each = sum(w.iterations * w.batch * f for w, f in zip(shape.work(task.hyperparams), flops, strict=True))
             self._alone[task.hyperparams] = each * task.hyperparams.num_updates(self.total_timesteps)
         return self._alone[task.hyperparams]
 

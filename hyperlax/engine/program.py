@@ -143,11 +143,12 @@ class Program:
         state, diverged, metrics = repeat(updates, update, (lanes.state, lanes.diverged, metrics))
         return lanes._replace(state=state, diverged=diverged, metrics=metrics)
 
-    def _evaluate(self, lanes: Lanes, wanted: jax.Array, point: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _evaluate(
+        self, keys: jax.Array, hyperparams: Any, policy: Any, wanted: jax.Array, point: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         env, agent, episodes = self.env, self.agent, self.num_eval_episodes
-        key = rng.wrap(lanes.keys[EVALUATION])
+        key = rng.wrap(keys[EVALUATION])
         step_key = stream(key, 1, point)
-        policy = agent.policy(lanes.state)
         env_states, observation = vector.reset(env, stream(key, 0, point), episodes)
         nothing = jnp.zeros(episodes)
 
@@ -156,7 +157,7 @@ class Program:
 
         def step(carry: Any) -> Any:
             t, env_states, observation, returns, lengths, done = carry
-            actions = agent.act(policy, lanes.hyperparams, observation.reshape(episodes, -1))
+            actions = agent.act(policy, hyperparams, observation.reshape(episodes, -1))
             keys = jax.random.split(jax.random.fold_in(step_key, t), episodes)
             env_states, transition = jax.vmap(env.step)(keys, env_states, actions)
             returns = returns + jnp.where(done, 0.0, transition.reward)
@@ -207,7 +208,7 @@ class Program:
         quickly, well = QUICKLY.get(platform, {}), WELL.get(platform, {})
         self._compiled_admit = admit.lower(lanes, flag, *over_lanes((keys, hyperparams, params))).compile(quickly)
         self._compiled_tick = tick.lower(lanes, count, flag).compile(well)
-        self._compiled_evaluate = evaluate.lower(lanes, flag, count).compile(well)
+        self._compiled_evaluate = evaluate.lower(*self._acting(lanes), flag, count).compile(well)
         self.compile_seconds = time.perf_counter() - started
 
     def memory_bytes(self) -> int:
@@ -275,7 +276,11 @@ class Program:
             points: ``(lanes,)``, index of the evaluation, from which its randomness derives.
         """
         arguments = self._put((wanted, points.astype(np.int32)))
-        return jax.device_get(self._compiled_evaluate(lanes, *arguments))
+        return jax.device_get(self._compiled_evaluate(*self._acting(lanes), *arguments))
+
+    def _acting(self, lanes: Lanes) -> tuple[Any, Any, Any]:
+        """Returns what evaluation needs of lanes, which does not include their replay."""
+        return lanes.keys, lanes.hyperparams, self.agent.policy(lanes.state)
 
     def policies(self, lanes: Lanes) -> Any:
         """Returns the policies of all lanes on the host."""

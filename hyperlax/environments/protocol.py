@@ -68,6 +68,12 @@ class Environment(Protocol):
         ...
 
 
+def num_actions(env: Environment) -> int:
+    """Number of discrete actions."""
+    assert isinstance(env.action_space, Discrete)
+    return env.action_space.n
+
+
 def observation_size(env: Environment) -> int:
     """Number of features when the observation is flattened."""
     return math.prod(env.observation_shape)

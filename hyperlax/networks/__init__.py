@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from hyperlax.lazy import Lazy
 
-
-def _mlp() -> Any:
-    from hyperlax.networks.mlp import MLP
-
-    return MLP
-
-
-NETWORKS = {"mlp": _mlp}  # imported when used: the command line's help must not import JAX
+# Imported when used: the command line's help must not import JAX.
+NETWORKS = Lazy(
+    {
+        "mlp": "hyperlax.networks.mlp:MLP",
+        "tmlp": "hyperlax.networks.tmlp:TMLP",
+        "cnn": "hyperlax.networks.cnn:CNN",
+    }
+)

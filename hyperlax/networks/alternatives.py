@@ -8,6 +8,7 @@ shapes are to run in lockstep, the shapes are merged into one, whose arrays are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
@@ -41,9 +42,21 @@ class Alternatives:
 
     Attributes:
         shapes: each of a torso.
+        inputs: shape of one input: ``(features,)``, or ``(height, width, channels)`` of an image.
     """
 
     shapes: tuple[TorsoShape, ...]
+    inputs: tuple[int, ...]
+
+    @classmethod
+    def exact(cls, family: TorsoFamily, inputs: tuple[int, ...]) -> Alternatives:
+        """Returns one network by itself, at its exact size."""
+        return cls((family.shape(inputs),), inputs)
+
+    @property
+    def num_inputs(self) -> int:
+        """Numbers in one input."""
+        return math.prod(self.inputs)
 
     def merge(self, other: Alternatives) -> Alternatives:
         """Returns the shapes of both; those whose arrays are alike become one."""
@@ -54,20 +67,20 @@ class Alternatives:
                 shapes[alike[0]] = shapes[alike[0]].merge(shape)
             else:
                 shapes.append(shape)
-        return Alternatives(tuple(sorted(shapes, key=repr)))
+        return Alternatives(tuple(sorted(shapes, key=repr)), self.inputs)
 
     def together(self) -> Alternatives:
         """Returns the one padded shape that holds all."""
         shapes: list[Any] = list(self.shapes)
-        return Alternatives((reduce(lambda a, b: a.merge(b), shapes),))
+        return Alternatives((reduce(lambda a, b: a.merge(b), shapes),), self.inputs)
 
     def index(self, family: TorsoFamily) -> int:
         """Returns which alternative a network uses."""
-        return _index(self.shapes, family.shape())
+        return _index(self.shapes, family.shape(self.inputs))
 
     def only(self, index: int) -> Alternatives:
         """Returns one alternative by itself."""
-        return Alternatives((self.shapes[index],))
+        return Alternatives((self.shapes[index],), self.inputs)
 
     def traced(self, family: TorsoFamily) -> AlternativesLane:
         """Returns a network's place among the alternatives."""
@@ -79,13 +92,13 @@ class Alternatives:
         """Returns the shapes in a few words."""
         return " or ".join(shape.describe() for shape in self.shapes)
 
-    def flops(self, num_inputs: int, num_outputs: int) -> int:
+    def flops(self, num_outputs: int) -> int:
         """Returns multiply-adds times two of one forward pass of one input, of the largest alternative."""
-        return max(shape.flops(num_inputs, num_outputs) for shape in self.shapes)
+        return max(shape.flops(self.num_inputs, num_outputs) for shape in self.shapes)
 
-    def num_params(self, num_inputs: int, num_outputs: int) -> int:
+    def num_params(self, num_outputs: int) -> int:
         """Returns the number of parameters of the largest alternative."""
-        return max(shape.num_params(num_inputs, num_outputs) for shape in self.shapes)
+        return max(shape.num_params(self.num_inputs, num_outputs) for shape in self.shapes)
 
     def num_units(self) -> int:
         """Returns the hidden units of the largest alternative: activations of one input."""
@@ -119,7 +132,6 @@ class AlternativeNetworks:
 
     Args:
         shape: the alternatives.
-        num_inputs: number of features.
         num_outputs: size of the dense output layer.
         gain: of its orthogonal initialisation.
         common: makes of a number that lanes in lockstep agree on one number for all of them, so that a
@@ -130,15 +142,19 @@ class AlternativeNetworks:
     def __init__(
         self,
         shape: Alternatives,
-        num_inputs: int,
         num_outputs: int,
         gain: float,
         common: Callable[[jax.Array], jax.Array],
         num_free: int = 0,
     ) -> None:
         self.shape, self.common, self.num_free = shape, common, num_free
-        self.members = [Member(Network(s, num_inputs, num_outputs, gain), num_free) for s in shape.shapes]
+        self.members = [Member(Network(s, shape.inputs, num_outputs, gain), num_free) for s in shape.shapes]
         self.size = max(member.vector.size for member in self.members)
+
+    @classmethod
+    def of(cls, role: Any, gain: float, common: Callable[[jax.Array], jax.Array]) -> AlternativeNetworks:
+        """Returns the networks of a :class:`hyperlax.algorithms.shape.Role`."""
+        return cls(role.networks, role.num_outputs, gain, common, role.num_free)
 
     def init(self, entropy: Sequence[int], family: TorsoFamily) -> np.ndarray:
         """Returns initial parameters ``(size,)`` drawn at the network's exact size, on the host."""
@@ -169,6 +185,11 @@ class AlternativeNetworks:
     def free(self, vector: jax.Array) -> jax.Array:
         """Returns the parameters beside the network, ``(num_free,)``."""
         return vector[: self.num_free]
+
+    def pack(self, network: Any, free: Any = ()) -> np.ndarray:
+        """Returns the parameters ``(size,)`` of an exported network, where there is one alternative of its size."""
+        free = np.asarray(free, np.float32)
+        return np.asarray(self.members[0].vector.pack({"free": free, "network": jax.tree.map(np.asarray, network)}))
 
     def export(self, vector: np.ndarray, family: TorsoFamily) -> dict[str, Any]:
         """Returns ``{"free": …, "network": …}`` of one lane at exact size."""

@@ -111,6 +111,32 @@ class DiagonalGaussian:
         return jnp.clip(action.T, -1.0, 1.0)
 
 
+class SquashedGaussian:
+    """Independent normals squashed into (-1, 1) by tanh (Haarnoja et al., 2018, appendix C).
+
+    The outputs are means and then what becomes, between :data:`LOW` and :data:`HIGH`, the log standard deviations.
+    """
+
+    LOW, HIGH = -5.0, 2.0
+
+    def __init__(self, size: int) -> None:
+        self.action_size, self.num_parameters, self.num_free = size, 2 * size, 0
+
+    def sample(self, noise: jax.Array, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns actions ``(action_size, batch)`` made of standard normal noise, and their log-probabilities."""
+        mean, raw = outputs[: self.action_size], outputs[self.action_size :]
+        log_std = self.LOW + 0.5 * (self.HIGH - self.LOW) * (jnp.tanh(raw) + 1.0)
+        before = mean + jnp.exp(log_std) * noise
+        density = -0.5 * noise**2 - log_std - 0.5 * np.log(2 * np.pi)
+        # log(1 - tanh²) in a form that does not underflow
+        slope = 2.0 * (np.log(2.0) - before - jax.nn.softplus(-2.0 * before))
+        return jnp.tanh(before), (density - slope).sum(0)
+
+    def mode(self, outputs: jax.Array) -> jax.Array:
+        """Returns the squashed means, ``(action_size, batch)``."""
+        return jnp.tanh(outputs[: self.action_size])
+
+
 def distribution_for(space: ActionSpace) -> Distribution:
     """Returns the distribution over an environment's actions."""
     return Categorical(space.n) if isinstance(space, Discrete) else DiagonalGaussian(space.size)

@@ -37,8 +37,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-_sizes = Check(lambda sizes: all(n >= 1 for n in sizes), "layer sizes of at least 1")
-_known = Check(lambda name: name in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")
+layer_sizes_check = Check(lambda sizes: all(n >= 1 for n in sizes), "layer sizes of at least 1")
+known_activation = Check(lambda name: name in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class MLP:
         Categorical(((32, 32), (64, 64), (128, 128))),
         kind="structural",
         description="units of each hidden layer, any depth; [] is a linear network",
-        check=_sizes,
+        check=layer_sizes_check,
     )
     activation: str = hyperparameter(
         "tanh",
         Categorical(("tanh", "relu", "silu")),
         kind="structural",
         description=f"after each hidden layer: {', '.join(ACTIVATIONS)}",
-        check=_known,
+        check=known_activation,
     )
     use_layer_norm: bool = hyperparameter(
         False,
@@ -66,8 +66,9 @@ class MLP:
         description="layer norm before each activation",
     )
 
-    def shape(self) -> MLPShape:
-        """Returns the static shape of exactly this network."""
+    def shape(self, inputs: tuple[int, ...]) -> MLPShape:
+        """Returns the static shape of exactly this network; inputs are flattened."""
+        del inputs
         sizes = self.layer_sizes
         return MLPShape(sizes, sizes, len(sizes), (self.activation,), (self.use_layer_norm,))
 
@@ -81,6 +82,10 @@ class MLP:
             activation=np.int32(shape.activations.index(self.activation)),
             use_layer_norm=np.bool_(self.use_layer_norm),
         )
+
+    def finish(self, params: Any) -> Any:
+        """Returns initial parameters as they are."""
+        return params
 
     def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         """Returns the initial value of a parameter: orthogonal kernels, zero biases, unit scales."""

@@ -1,15 +1,16 @@
 """A torso of any family with a dense output layer: what an algorithm calls an actor or a critic.
 
-A family (multilayer perceptron, …) is a dataclass of declared hyperparameters with three methods,
+A family (multilayer perceptron, …) is a dataclass of declared hyperparameters with four methods,
 and its shape another with eight; :mod:`hyperlax.networks.mlp` is the pattern. An algorithm never
 asks which family it has.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Hashable, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Protocol, Self
 
 import jax
@@ -37,9 +38,10 @@ class TorsoShape(Hashable, Protocol):
 class TorsoFamily(Protocol):
     """Hyperparameters of one network of a family."""
 
-    def shape(self) -> Any: ...
+    def shape(self, inputs: tuple[int, ...]) -> Any: ...
     def traced(self, shape: Any) -> Any: ...
     def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray: ...
+    def finish(self, params: Any) -> Any: ...
 
 
 class _TorsoAndHead(nn.Module):
@@ -63,24 +65,15 @@ class Network:
 
     Args:
         shape: the family's shape.
-        num_inputs: number of features.
+        inputs: shape of one input; networks take it flat.
         num_outputs: size of the dense output layer.
         gain: of its orthogonal initialisation.
     """
 
-    def __init__(self, shape: TorsoShape, num_inputs: int, num_outputs: int, gain: float) -> None:
-        self.shape, self.num_inputs, self.num_outputs, self.gain = shape, num_inputs, num_outputs, gain
+    def __init__(self, shape: TorsoShape, inputs: tuple[int, ...], num_outputs: int, gain: float) -> None:
+        self.shape, self.inputs, self.num_outputs, self.gain = shape, inputs, num_outputs, gain
+        self.num_inputs = math.prod(inputs)
         self.module = _TorsoAndHead(shape.torso(), num_outputs)
-
-    @cached_property
-    def flops(self) -> int:
-        """Floating-point operations of one forward pass of one input, padding included."""
-        return self.shape.flops(self.num_inputs, self.num_outputs)
-
-    @cached_property
-    def num_params(self) -> int:
-        """Number of parameters, padding included."""
-        return self.shape.num_params(self.num_inputs, self.num_outputs)
 
     @property
     def abstract_params(self) -> Params:
@@ -89,7 +82,7 @@ class Network:
 
     def exact(self, family: TorsoFamily) -> Network:
         """Returns the network of exactly this size."""
-        return Network(family.shape(), self.num_inputs, self.num_outputs, self.gain)
+        return Network(family.shape(self.inputs), self.inputs, self.num_outputs, self.gain)
 
     def init(self, entropy: Sequence[int], family: TorsoFamily) -> Params:
         """Returns parameters drawn at the network's exact size, then padded to the shape (on the host).
@@ -104,7 +97,7 @@ class Network:
             lambda path, leaf: self._initial([p.key for p in path], leaf.shape, entropy, family),
             self.exact(family).abstract_params,
         )
-        return pad(exact, self.abstract_params)
+        return pad(family.finish(exact), self.abstract_params)
 
     def _initial(
         self, path: list[str], shape: tuple[int, ...], entropy: Sequence[int], family: TorsoFamily

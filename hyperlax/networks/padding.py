@@ -74,13 +74,13 @@ class Vector:
 
 
 def head(tree: Any, size: int) -> Any:
-    """Returns the first ``size`` entries of every vector of a pytree; scalars as they are."""
-    return jax.tree.map(lambda x: x[:size] if x.ndim else x, tree)
+    """Returns the first ``size`` entries of every vector ``(…, n)`` of a pytree; scalars as they are."""
+    return jax.tree.map(lambda x: x[..., :size] if x.ndim else x, tree)
 
 
 def replace_head(tree: Any, new: Any) -> Any:
-    """Returns the vectors of ``tree`` with their first entries replaced by ``new``, and its scalars."""
-    return jax.tree.map(lambda old, x: x if old.shape == x.shape else old.at[: x.shape[0]].set(x), tree, new)
+    """Returns the vectors ``(…, n)`` of ``tree`` with their first entries replaced by ``new``, and its scalars."""
+    return jax.tree.map(lambda old, x: x if old.shape == x.shape else old.at[..., : x.shape[-1]].set(x), tree, new)
 
 
 def flat(tree: Params, prefix: str = "") -> dict[str, np.ndarray]:

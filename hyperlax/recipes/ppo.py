@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from hyperlax.algorithms.ppo import PPO
-from hyperlax.recipes.recipe import Recipe, register_recipe
-from hyperlax.spaces.distributions import Categorical, Distribution, Fixed, LogUniform, Uniform
-from hyperlax.spaces.hyperparameters import space
+from hyperlax.recipes.benchmark import LEARNING_RATE, NETWORKS, Benchmark
+from hyperlax.recipes.recipe import register_algorithm
+from hyperlax.spaces.distributions import Categorical, Fixed, LogUniform, Uniform
 
 # Found by small sweeps of this very tool (run seed 1000); what is reported was trained on other seeds.
 TUNED: dict[str, dict[str, object]] = {
@@ -42,44 +39,11 @@ TUNED: dict[str, dict[str, object]] = {
 }
 
 
-def ppo_mlp() -> Recipe:
-    """Returns PPO with multilayer perceptrons, everything searched."""
-    return Recipe(
-        name="ppo_mlp",
-        algorithm="ppo",
-        network="mlp",
-        description="PPO with MLPs; algorithm and networks searched",
-        defaults=PPO(),
-        space=space(PPO()),
-        tuned=TUNED,
-    )
-
-
-def without_network_search(recipe: Recipe) -> Recipe:
-    """Returns the recipe with its networks as they are by default."""
-    kept = {name: distribution for name, distribution in recipe.space.items() if "_network." not in name}
-    description = recipe.description.replace("algorithm and networks searched", "algorithm searched, networks fixed")
-    return replace(recipe, name=f"{recipe.name}_no_network_search", description=description, space=kept)
-
-
-def benchmarked_ppo_mlp() -> Recipe:
-    """Returns the recipe with the distributions from which the published samples were drawn.
-
-    Source: hyperlax-quantum, ``benchmarked/01_static_qmc_sampling_S64``. Minibatches are as small as
-    two transitions and rollouts as short as one step.
-    """
-    network: dict[str, Distribution] = {
-        f"{role}_network.{name}": distribution
-        for role in ("actor", "critic")
-        for name, distribution in (
-            ("layer_sizes", Categorical(((32, 32), (64, 64), (128, 128)))),
-            ("use_layer_norm", Categorical((True, False))),
-            ("activation", Categorical(("tanh", "relu", "silu"))),
-        )
-    }
-    algorithm: dict[str, Distribution] = {
-        "actor_lr": LogUniform(1e-5, 1e-3),
-        "critic_lr": LogUniform(1e-5, 1e-3),
+BENCHMARK = Benchmark(
+    changes={"normalize_rewards": False},  # the original knows nothing of it
+    space={
+        "actor_lr": LEARNING_RATE,
+        "critic_lr": LEARNING_RATE,
         "gamma": Uniform(0.9, 0.99),
         "gae_lambda": Uniform(0.9, 0.99),
         "clip_eps": Uniform(0.01, 0.5),
@@ -93,17 +57,8 @@ def benchmarked_ppo_mlp() -> Recipe:
         "standardize_advantages": Categorical((True, False)),
         "decay_learning_rates": Categorical((True, False)),
         "normalize_observations": Fixed(True),
-    }
-    return replace(
-        ppo_mlp(),
-        name="benchmarked.01_static_qmc_sampling_S64.ppo_mlp",
-        description="PPO with MLPs over the space of the published 64-sample benchmark",
-        defaults=PPO(normalize_rewards=False),  # the original knows nothing of it
-        space={**network, **algorithm},
-        tuned={},
-    )
+    },
+    networks=NETWORKS | {"tmlp": NETWORKS["tmlp"] | {"num_mpo_layers": Categorical((2, 3))}},
+)
 
-
-register_recipe(ppo_mlp, "ppo_mlp")
-register_recipe(lambda: without_network_search(ppo_mlp()), "ppo_mlp_no_network_search")
-register_recipe(benchmarked_ppo_mlp, "benchmarked.01_static_qmc_sampling_S64.ppo_mlp")
+register_algorithm("ppo", ("mlp", "tmlp", "cnn"), TUNED, BENCHMARK)

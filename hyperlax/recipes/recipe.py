@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from dataclasses import replace as replace_field
+from functools import partial
 from typing import Any
 
 from hyperlax.errors import UserError, unknown
+from hyperlax.recipes.benchmark import PREFIX, Benchmark
 from hyperlax.spaces.distributions import Distribution
-from hyperlax.spaces.hyperparameters import declarations, replace
+from hyperlax.spaces.hyperparameters import declarations, replace, space
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,73 @@ def register_recipe(recipe: Recipe | Callable[[], Recipe], name: str | None = No
     if name in _RECIPES:
         raise UserError(f"recipe '{name}' is already registered")
     _RECIPES[name] = recipe
+
+
+def register_algorithm(
+    algorithm: str,
+    families: Sequence[str],
+    tuned: Mapping[str, Mapping[str, object]],
+    benchmark: Benchmark | None = None,
+) -> None:
+    """Adds an algorithm's recipes with every family of networks, made when they are first asked for.
+
+    Args:
+        algorithm: its name in :data:`hyperlax.algorithms.ALGORITHMS`.
+        families: names in :data:`hyperlax.networks.NETWORKS`.
+        tuned: values for some environments, found with multilayer perceptrons.
+        benchmark: what the published samples were drawn from.
+    """
+    for family in families:
+        name = f"{algorithm}_{family}"
+        make = partial(_with_network, algorithm, family, tuned if family == "mlp" else {})
+        register_recipe(make, name)
+        register_recipe(lambda make=make: _without_network_search(make()), f"{name}_no_network_search")  # type: ignore[misc]
+        if benchmark is not None and family in benchmark.networks:
+            register_recipe(partial(_benchmarked, make, benchmark), f"{PREFIX}{name}")
+
+
+def _with_network(algorithm: str, family: str, tuned: Mapping[str, Mapping[str, object]]) -> Recipe:
+    from hyperlax.algorithms import ALGORITHMS
+    from hyperlax.networks import NETWORKS
+
+    known, network = ALGORITHMS[algorithm], NETWORKS[family]
+    roles = [f.name for f in fields(known) if f.name.endswith("_network")]
+    with_norm = getattr(getattr(known(), roles[0]), "use_layer_norm", False)
+    defaults = known()
+    if not isinstance(getattr(defaults, roles[0]), network):
+        own = network(use_layer_norm=True) if with_norm else network()
+        defaults = known(**dict.fromkeys(roles, own))
+    return Recipe(
+        name=f"{algorithm}_{family}",
+        algorithm=algorithm,
+        network=family,
+        description=f"{algorithm.upper()} with {family.upper()}s; algorithm and networks searched",
+        defaults=defaults,
+        space=space(defaults),
+        tuned=tuned,
+    )
+
+
+def _without_network_search(recipe: Recipe) -> Recipe:
+    """Returns the recipe with its networks as they are by default."""
+    kept = {name: distribution for name, distribution in recipe.space.items() if "_network." not in name}
+    description = recipe.description.replace("algorithm and networks searched", "algorithm searched, networks fixed")
+    return replace_field(recipe, name=f"{recipe.name}_no_network_search", description=description, space=kept)
+
+
+def _benchmarked(make: Callable[[], Recipe], benchmark: Benchmark) -> Recipe:
+    """Returns the recipe with the distributions from which the published samples were drawn."""
+    recipe = make()
+    roles = dict.fromkeys(name.split(".")[0] for name in declarations(recipe.defaults) if "_network." in name)
+    networks = {f"{role}.{name}": d for role in roles for name, d in benchmark.networks[recipe.network].items()}
+    return replace_field(
+        recipe,
+        name=f"{PREFIX}{recipe.name}",
+        description=recipe.description.split(";")[0] + " over the space of the published 64-sample benchmark",
+        defaults=replace(recipe.defaults, benchmark.changes),
+        space={**networks, **benchmark.space},
+        tuned={},
+    )
 
 
 def get_recipe(name: str | Recipe) -> Recipe:

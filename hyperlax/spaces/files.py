@@ -37,6 +37,7 @@ RESULT_COLUMNS = frozenset(
         "early_learning_rate",
         "forgetting_score",
         "arch_choice",
+        "evaluation_epsilon",  # 0 throughout: evaluation is greedy
         "actor_network.arch_choice",
         "critic_network.arch_choice",
         # our own summary

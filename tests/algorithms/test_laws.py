@@ -15,15 +15,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hyperlax.algorithms.dqn import DQN
 from hyperlax.algorithms.lane import LANES
 from hyperlax.algorithms.ppo import PPO
+from hyperlax.algorithms.pqn import PQN
+from hyperlax.algorithms.sac import SAC
+from hyperlax.engine import program as program_module
 from hyperlax.engine.devices import local_mesh
 from hyperlax.engine.program import Program, Task
 from hyperlax.environments import make, vector
+from hyperlax.networks.cnn import CNN
 from hyperlax.networks.mlp import ACTIVATIONS, MLP
 from hyperlax.networks.padding import pad
+from hyperlax.networks.tmlp import TMLP
 
 TOTAL_TIMESTEPS, TICKS = 250, (1, 3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly():
+    """Unoptimised code obeys the same laws, and compiles in a part of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program_module, "WELL", program_module.QUICKLY)
+        yield
 
 
 # --- random hyperparameters ------------------------------------------------------------------------
@@ -38,6 +52,30 @@ def random_mlp(rng):
 
 def largest_mlp():
     return MLP((8, 9, 3, 5), "relu", True)
+
+
+def random_tmlp(rng):
+    """Different sizes, numbers of cores and bonds; layer norm as above."""
+    hidden, cores = [(8, 3), (8, 2), (12, 3), (6, 2), (4, 1)][rng.integers(5)]
+    bond = 1 if cores == 1 else int(rng.integers(1, 5))
+    layers = int(rng.integers(0, 3))
+    return TMLP(hidden, cores, bond, layers, str(rng.choice(list(ACTIVATIONS))), bool(rng.random() < 0.5))
+
+
+def largest_tmlp():
+    return TMLP(30, 3, 5, 3, "relu", True)
+
+
+def random_cnn(rng):
+    """Layer norm takes the bias of a single channel away, whose gradient is then rounding: at least two."""
+    use_layer_norm = bool(rng.random() < 0.5)
+    sizes = tuple(int(n) for n in rng.integers(4, 8, size=rng.integers(0, 2)))
+    channels = tuple(int(n) for n in rng.integers(1 + use_layer_norm, 4, size=2))
+    return CNN(channels, 3, sizes, str(rng.choice(list(ACTIVATIONS))), use_layer_norm)
+
+
+def largest_cnn():
+    return CNN((4, 5), 3, (9, 8), "relu", True)
 
 
 def random_ppo(rng, network):
@@ -70,6 +108,107 @@ def largest_ppo(network):
     return PPO(network, network, rollout_length=9, total_num_envs=7, num_minibatches=1, epochs=5)
 
 
+def flag(rng):
+    return bool(rng.random() < 0.5)
+
+
+def random_pqn(rng, network):
+    envs, length = int(rng.integers(1, 6)), int(rng.integers(2, 8))
+    divisors = [n for n in range(1, envs * length + 1) if envs * length % n == 0 and envs * length // n <= 12]
+    return PQN(
+        critic_network=network(rng),
+        critic_lr=rng.uniform(1e-4, 3e-3),
+        gamma=rng.uniform(0.8, 1),
+        q_lambda=rng.uniform(0.2, 1),
+        max_grad_norm=rng.uniform(0.1, 2),
+        initial_epsilon=rng.uniform(0.5, 1),
+        training_epsilon=rng.uniform(0, 0.3),
+        exploration_fraction=rng.uniform(0, 1),
+        rollout_length=length,
+        epochs=int(rng.integers(1, 4)),
+        num_minibatches=int(rng.choice(divisors)),
+        total_num_envs=envs,
+        decay_learning_rates=flag(rng),
+        normalize_observations=flag(rng),
+    )
+
+
+def largest_pqn(network):
+    return PQN(network, rollout_length=9, total_num_envs=7, num_minibatches=1, epochs=5)
+
+
+def random_replay(rng):
+    """Small enough that the memory is written over, and that learning starts in the second update at the latest."""
+    envs, length = int(rng.integers(1, 6)), int(rng.integers(2, 8))
+    return {
+        "rollout_length": length,
+        "epochs": int(rng.integers(1, 5)),
+        "total_num_envs": envs,
+        "warmup_rollout_length": int(rng.integers(0, 2 * length)),
+        "total_buffer_size": int(rng.integers(12, 60)),
+        "total_batch_size": int(rng.integers(1, 12)),
+        "normalize_observations": flag(rng),
+    }
+
+
+LARGEST_REPLAY = {
+    "rollout_length": 9,
+    "total_num_envs": 7,
+    "epochs": 6,
+    "total_buffer_size": 77,
+    "total_batch_size": 13,
+}
+
+
+def random_dqn(rng, network):
+    return DQN(
+        critic_network=network(rng),
+        critic_lr=rng.uniform(1e-4, 3e-3),
+        gamma=rng.uniform(0.8, 1),
+        tau=rng.uniform(0.1, 1),
+        target_update_interval=int(rng.integers(1, 4)),
+        max_grad_norm=rng.uniform(0.1, 2),
+        huber_loss_parameter=max(0.0, rng.uniform(-0.5, 1)),
+        max_abs_reward=rng.uniform(0.5, 5),
+        initial_epsilon=rng.uniform(0.5, 1),
+        training_epsilon=rng.uniform(0, 0.3),
+        exploration_fraction=rng.uniform(0, 1),
+        use_double_q=flag(rng),
+        use_dueling=flag(rng),
+        n_step=int(rng.integers(1, 5)),
+        use_prioritized_replay=flag(rng),
+        priority_exponent=rng.uniform(0.3, 1),
+        importance_exponent=rng.uniform(0.2, 1),
+        decay_learning_rates=flag(rng),
+        **random_replay(rng),
+    )
+
+
+def largest_dqn(network):
+    return DQN(network, n_step=5, use_prioritized_replay=True, **LARGEST_REPLAY)
+
+
+def random_sac(rng, network):
+    return SAC(
+        actor_network=network(rng),
+        critic_network=network(rng),
+        actor_lr=rng.uniform(1e-4, 3e-3),
+        q_lr=rng.uniform(1e-4, 3e-3),
+        alpha_lr=rng.uniform(1e-4, 3e-3),
+        gamma=rng.uniform(0.8, 1),
+        tau=rng.uniform(0.05, 1),
+        max_grad_norm=rng.uniform(0.1, 2),
+        autotune=flag(rng),
+        init_alpha=rng.uniform(0.1, 2),
+        target_entropy_scale=rng.uniform(0.1, 1),
+        **random_replay(rng),
+    )
+
+
+def largest_sac(network):
+    return SAC(network, network, **LARGEST_REPLAY)
+
+
 # --- what of a state belongs to the lane, and what is padding --------------------------------------
 
 
@@ -77,53 +216,66 @@ class Parts(NamedTuple):
     """A state's own part, and the parts that are padding, as flat lists of arrays."""
 
     own: Any
-    padded_params: list[np.ndarray]
+    padding: list[np.ndarray]
 
 
-def ppo_masks(agent, hyperparams):
+def masks(agent, hyperparams):
     """Which entries of the parameter vectors are the lane's own: those of its network at exact size."""
-    masks = {}
-    for name, networks in (("actor", agent.actor), ("critic", agent.critic)):
+    out = {}
+    for name, networks in agent.networks.items():
         family = getattr(hyperparams, f"{name}_network")
         member = networks.members[networks.shape.index(family)]
         exact = member.network.exact(family).abstract_params
         inside = pad(jax.tree.map(lambda x: np.ones(x.shape, bool), exact), member.network.abstract_params)
         mask = member.vector.pack({"free": np.ones(networks.num_free), "network": inside}) > 0
-        masks[name] = np.pad(mask, (0, networks.size - mask.size))
-    return masks
+        out[name] = np.pad(mask, (0, networks.size - mask.size))
+    return out
 
 
-def ppo_parts(agent, state, hyperparams):
-    masks, n = ppo_masks(agent, hyperparams), hyperparams.total_num_envs
-    own, padding = {}, []
-    for name, mask in masks.items():
-        leaves = [state.params[name], *jax.tree.leaves(state.optimizer[name])]
-        own[name] = [leaf[mask] if leaf.shape == mask.shape else leaf for leaf in leaves]
-        padding += [leaf[~mask] for leaf in leaves if leaf.shape == mask.shape]
-    per_env = (state.env_states, state.observation, state.discounted, state.episode_return)
-    envs = jax.tree.map(lambda x: x[:n], per_env)
-    return Parts((own, envs, state.statistics, state.updates), padding)
+def parts(agent, state, hyperparams):
+    n, own, padding = hyperparams.total_num_envs, {}, []
+    mask_of = masks(agent, hyperparams)
+    for name, learner in state.learners.items():
+        leaves = jax.tree.leaves(learner)
+        if name in mask_of:
+            mask = mask_of[name]
+            vectors = [leaf.shape[-1:] == mask.shape for leaf in leaves]
+            padding += [leaf[..., ~mask] for leaf, v in zip(leaves, vectors, strict=True) if v]
+            leaves = [leaf[..., mask] if v else leaf for leaf, v in zip(leaves, vectors, strict=True)]
+        own[name] = leaves
+    copies = jax.tree.map(lambda x: x[:n], state.copies)
+    rest = []
+    if hasattr(state, "memory"):
+        rows = hyperparams.buffer_steps * n
+        memory = state.memory
+        rest += [memory.rows[:rows], memory.steps]
+        padding.append(memory.rows[rows:])
+        if memory.priorities is not None and hyperparams.use_prioritized_replay:
+            rest += [memory.priorities[0][:rows], memory.largest]
+    return Parts((own, copies, rest, state.statistics, state.updates), padding)
 
 
-def ppo_poisoned(agent, state, hyperparams):
-    """The state with all its padding overwritten: environments by NaN, parameters by large numbers."""
-    masks, n = ppo_masks(agent, hyperparams), hyperparams.total_num_envs
-    rng = np.random.default_rng(0)
+def poisoned(agent, state, hyperparams):
+    """The state with all its padding overwritten: environments and memory by NaN, parameters by large numbers."""
+    n, rng = hyperparams.total_num_envs, np.random.default_rng(0)
 
-    def poison(x):
+    def poison(x, beyond):
         x = np.array(x)
         if np.issubdtype(x.dtype, np.floating):
-            x[n:] = np.nan
+            x[beyond:] = np.nan
         return x
 
-    noise = {name: np.where(mask, 0, 1e3 * rng.normal(size=mask.shape)) for name, mask in masks.items()}
-    return state._replace(
-        params={name: (state.params[name] + noise[name]).astype(np.float32) for name in masks},
-        env_states=jax.tree.map(poison, state.env_states),
-        observation=poison(state.observation),
-        discounted=poison(state.discounted),
-        episode_return=poison(state.episode_return),
-    )
+    learners = dict(state.learners)
+    for name, mask in masks(agent, hyperparams).items():
+        noise = np.where(mask, 0, 1e3 * rng.normal(size=mask.shape)).astype(np.float32)
+        learner = learners[name]
+        target = None if learner.target is None else learner.target + noise
+        learners[name] = learner._replace(params=learner.params + noise, target=target)
+    state = state._replace(learners=learners, copies=jax.tree.map(lambda x: poison(x, n), state.copies))
+    if hasattr(state, "memory"):
+        rows = poison(state.memory.rows, hyperparams.buffer_steps * n)
+        state = state._replace(memory=state.memory._replace(rows=rows))
+    return state
 
 
 class Algorithm(NamedTuple):
@@ -132,15 +284,11 @@ class Algorithm(NamedTuple):
     Attributes:
         draw: random hyperparameters ``(rng, draw of a network)``.
         largest: hyperparameters ``(network)`` whose shape exceeds all random ones.
-        parts: splits a lane's state ``(agent, state, hyperparams)`` into :class:`Parts`.
-        poisoned: a state ``(agent, state, hyperparams)`` whose padding is overwritten.
         explode: the change of hyperparameters that makes a lane non-finite.
     """
 
     draw: Any
     largest: Any
-    parts: Any
-    poisoned: Any
     explode: dict[str, Any]
 
 
@@ -162,11 +310,24 @@ class Case:
     seed: int = 0
 
 
-ALGORITHMS = {"ppo": Algorithm(random_ppo, largest_ppo, ppo_parts, ppo_poisoned, {"actor_lr": 3e38, "critic_lr": 3e38})}
-NETWORKS = {"mlp": Family(random_mlp, largest_mlp)}
+ALGORITHMS = {
+    "ppo": Algorithm(random_ppo, largest_ppo, {"actor_lr": 3e38, "critic_lr": 3e38}),
+    "pqn": Algorithm(random_pqn, largest_pqn, {"critic_lr": 3e38}),
+    "dqn": Algorithm(random_dqn, largest_dqn, {"critic_lr": 3e38}),
+    "sac": Algorithm(random_sac, largest_sac, {"actor_lr": 3e38, "q_lr": 3e38}),
+}
+NETWORKS = {
+    "mlp": Family(random_mlp, largest_mlp),
+    "tmlp": Family(random_tmlp, largest_tmlp),
+    "cnn": Family(random_cnn, largest_cnn),
+}
 CASES = {
     "ppo-mlp-discrete": Case("ppo", "mlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=198),
     "ppo-mlp-continuous": Case("ppo", "mlp", "gymnax.pendulum", (("max_episode_steps", 6),), seed=639),
+    "dqn-mlp": Case("dqn", "mlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=4),
+    "sac-tmlp-discrete": Case("sac", "tmlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=12),
+    "pqn-cnn": Case("pqn", "cnn", "gymnax.breakout", seed=0),
+    "sac-mlp-continuous": Case("sac", "mlp", "gymnax.pendulum", (("max_episode_steps", 6),), seed=5),
 }
 
 
@@ -196,8 +357,7 @@ def train(program, tasks, ticks=TICKS, change=None):
 
 def merge(shapes, *chunks):
     """Returns a shape that holds all, networks of different sizes side by side, and a choice of chunks."""
-    shape = reduce(lambda a, b: a.merge(b), shapes)
-    return replace(shape, chunks=chunks) if hasattr(shape, "chunks") else shape
+    return replace(reduce(lambda a, b: a.merge(b), shapes), chunks=chunks)
 
 
 class World:
@@ -245,9 +405,9 @@ class World:
 
     def own(self, program, result, lane, task):
         """Everything about a lane that must not depend on its neighbours or on padding."""
-        parts = self.algorithm.parts(program.agent, self.state(result, lane), task.hyperparams)
+        own = parts(program.agent, self.state(result, lane), task.hyperparams).own
         metrics = [{name: x[lane] for name, x in tick.items()} for tick in result.metrics]
-        return parts.own, metrics, result.lanes.diverged[lane], [x[lane] for x in result.evaluation]
+        return own, metrics, result.lanes.diverged[lane], [x[lane] for x in result.evaluation]
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -315,7 +475,7 @@ def test_networks_side_by_side_are_as_good_as_padded_ones(world, group, order):
             world.own(program, result, lane, world.tasks[i]),
             world.own(world.mixed, world.reference, i, world.tasks[i]),
         )
-        for leaf in world.algorithm.parts(program.agent, world.state(result, lane), world.tasks[i].hyperparams)[1]:
+        for leaf in parts(program.agent, world.state(result, lane), world.tasks[i].hyperparams)[1]:
             np.testing.assert_array_equal(leaf, 0.0)
 
 
@@ -328,15 +488,14 @@ def test_two_devices_are_as_good_as_one(world):
 def test_same_seed_same_bits_and_other_seed_other_numbers(world):
     assert_same_bits(train(world.mixed, world.tasks), world.reference)
     first, other = world.state(world.reference, 0), world.state(world.reference, 3)
-    for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(other.params), strict=True):
-        assert not np.array_equal(a, b)
+    for name in world.mixed.agent.networks:
+        assert not np.array_equal(first.learners[name].params, other.learners[name].params)
 
 
 def test_padded_parameters_stay_exactly_zero(world):
     padded = 0
     for lane, task in enumerate(world.tasks):
-        parts = world.algorithm.parts(world.mixed.agent, world.state(world.reference, lane), task.hyperparams)
-        for leaf in parts.padded_params:
+        for leaf in parts(world.mixed.agent, world.state(world.reference, lane), task.hyperparams).padding:
             np.testing.assert_array_equal(leaf, 0.0)
             padded += leaf.size
     assert padded > 0
@@ -346,14 +505,14 @@ def test_padding_never_speaks(world):
     def poison(lanes):
         states = [jax.tree.map(lambda x, i=i: x[i], lanes.state) for i in range(len(world.tasks))]
         states = [
-            world.algorithm.poisoned(world.mixed.agent, state, task.hyperparams)
+            poisoned(world.mixed.agent, state, task.hyperparams)
             for state, task in zip(states, world.tasks, strict=True)
         ]
         return lanes._replace(state=jax.tree.map(lambda *leaves: np.stack(leaves), *states))
 
-    poisoned = train(world.mixed, world.tasks, change=poison)
+    result = train(world.mixed, world.tasks, change=poison)
     for lane, task in enumerate(world.tasks):
-        got = world.own(world.mixed, poisoned, lane, task)
+        got = world.own(world.mixed, result, lane, task)
         assert_same_bits(got, world.own(world.mixed, world.reference, lane, task))
 
 
@@ -388,7 +547,7 @@ def test_a_lane_whose_environment_returns_nan_dies_alone(world):
                 x[2] = np.nan
             return x
 
-        return lanes._replace(state=lanes.state._replace(env_states=jax.tree.map(nan, lanes.state.env_states)))
+        return lanes._replace(state=lanes.state._replace(copies=jax.tree.map(nan, lanes.state.copies)))
 
     result = train(world.mixed, world.tasks, change=spoil)
     np.testing.assert_array_equal(result.lanes.diverged, [False, False, True, False])
@@ -415,10 +574,12 @@ class DoubleProgram(Program):
         return jax.tree.map(widen, super()._host_side(task))
 
 
-@pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
-def test_alone_equals_batched_over_dozens_of_updates_in_double_precision(make_spring, discrete):
-    env, rng = make_spring(discrete), np.random.default_rng(1374)
-    tasks = [Task(i, 0, random_ppo(rng, random_mlp)) for i in range(3)]
+@pytest.mark.parametrize(
+    "name, discrete", [("ppo", True), ("ppo", False), ("pqn", True), ("dqn", True), ("sac", False)]
+)
+def test_alone_equals_batched_over_dozens_of_updates_in_double_precision(make_spring, name, discrete):
+    env, rng, draw = make_spring(discrete), np.random.default_rng(1374), ALGORITHMS[name].draw
+    tasks = [Task(i, 0, draw(rng, random_mlp)) for i in range(3)]
     shape = merge([task.hyperparams.shape(env) for task in tasks], 4).together()
 
     def run(shape, tasks):
@@ -430,12 +591,14 @@ def test_alone_equals_batched_over_dozens_of_updates_in_double_precision(make_sp
         return program.agent, train(program, tasks, ticks=[10, 30])
 
     def own(agent, result, lane, task):
-        parts = ppo_parts(agent, jax.tree.map(lambda x: x[lane], result.lanes.state), task.hyperparams)
-        return parts.own, [[x[lane] for x in tick.values()] for tick in result.metrics]
+        own = parts(agent, jax.tree.map(lambda x: x[lane], result.lanes.state), task.hyperparams).own
+        return own, [[x[lane] for x in tick.values()] for tick in result.metrics]
 
     with jax.enable_x64(True):
         agent, mixed = run(shape, tasks)
-        assert all(x.dtype == np.float64 for x in jax.tree.leaves(mixed.lanes.state.params))
+        assert all(
+            x.dtype == np.float64 for x in jax.tree.leaves([x.params for x in mixed.lanes.state.learners.values()])
+        )
         for lane in (0, 2):
             exact, alone = run(tasks[lane].hyperparams.shape(env), [tasks[lane]])
             assert_close(own(agent, mixed, lane, tasks[lane]), own(exact, alone, 0, tasks[lane]), 1e-9)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +13,15 @@ import pytest
 
 from hyperlax.algorithms import rng
 from hyperlax.algorithms.lane import LANES, permutation, stream
-from hyperlax.algorithms.ppo import LOSSES, PPO, SHUFFLE
+from hyperlax.algorithms.ppo import LOSSES as LOSSES_OF
+from hyperlax.algorithms.ppo import PPO, SHUFFLE
 from hyperlax.networks.mlp import MLP
 
+plain = runpy.run_path(str(Path(__file__).with_name("plain.py")))
+network, spring_step = plain["network"], plain["spring_step"]
+
 TOTAL_TIMESTEPS = 100
+LOSSES = (*LOSSES_OF["actor"], *LOSSES_OF["critic"])
 BASE = PPO(
     MLP((5, 4), "tanh", False), MLP((6,), "relu", True), actor_lr=3e-3, critic_lr=1e-2, gamma=0.9, gae_lambda=0.8,
     clip_eps=0.02, rollout_length=7, total_num_envs=3, num_minibatches=3, epochs=3, normalize_rewards=False,
@@ -28,29 +35,6 @@ LANE_HYPERPARAMS = [
 
 
 # --- the reference ---------------------------------------------------------------------------------
-
-
-def spring_step(observation, action, discrete, limit):
-    """The environment again: next observation, reward, terminated, truncated."""
-    position, velocity, time = observation
-    force = action[0] - 1.0 if discrete else np.clip(action, -1, 1).sum()
-    velocity = 0.9 * velocity - 0.2 * position + 0.3 * force
-    position = position + 0.5 * velocity
-    terminated = abs(position) > 1
-    reward = 1 - position**2 - 0.1 * force**2
-    return np.array([position, velocity, time + 1]), reward, terminated, time + 1 >= limit and not terminated
-
-
-def network(params, x, activation, use_layer_norm):
-    """Rows ``(batch, features)`` through an MLP."""
-    for layer in range(len(params["torso"]) // (2 if use_layer_norm else 1)):
-        dense = params["torso"][f"hidden_{layer}"]
-        x = x @ dense["kernel"].T + dense["bias"]
-        if use_layer_norm:
-            norm = params["torso"][f"norm_{layer}"]
-            x = (x - x.mean(1, keepdims=True)) / jnp.sqrt(x.var(1, keepdims=True) + 1e-6) * norm["scale"] + norm["bias"]
-        x = activation(x)
-    return x @ params["head"]["kernel"].T + params["head"]["bias"]
 
 
 def actor(params, x):
@@ -202,16 +186,16 @@ def as_dict(agent, state, lane):
     """One lane's state in float64, its vectors unpacked."""
     state = jax.tree.map(lambda x: np.asarray(x[lane]), state)
     wide = lambda tree: jax.tree.map(lambda x: np.asarray(x, np.float64), tree)  # noqa: E731
-    networks = {"actor": agent.actor, "critic": agent.critic}
+    networks = agent.networks
     unpack = lambda vectors: {name: wide(networks[name].unpack(vectors[name])[0]) for name in networks}  # noqa: E731
-    adam = {name: jax.tree.leaves(state.optimizer[name]) for name in networks}  # count, mean, square
+    adam = {name: jax.tree.leaves(state.learners[name].optimizer) for name in networks}  # count, mean, square
     moments = [unpack({name: leaves[i] for name, leaves in adam.items()}) for i in (1, 2)]
     return {
-        "params": unpack(state.params),
+        "params": unpack({name: learner.params for name, learner in state.learners.items()}),
         "adam": (int(adam["actor"][0]), *moments),
         "statistics": tuple(state.statistics),
-        "discounted": state.discounted,
-        "episode_return": state.episode_return,
+        "discounted": state.copies.discounted,
+        "episode_return": state.copies.episode_return,
         "updates": int(state.updates),
     }
 
@@ -231,7 +215,7 @@ def updates(request, make_spring):
 
     def update(words, state, lane):
         key, on = rng.wrap(words), jnp.bool_(True)
-        _, rollout, _ = agent._collect(key, agent.critic.unpack(state.params["critic"]), state, lane, on)
+        _, rollout, _ = agent._collect(key, agent.critic.unpack(state.learners["critic"].params), state, lane, on)
         return rollout, *agent.update(key, state, lane, on)
 
     state = jax.jit(jax.vmap(init, axis_name=LANES))(words, params, lanes)

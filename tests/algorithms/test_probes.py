@@ -1,4 +1,4 @@
-"""Environments whose values are known in closed form: PPO must find them."""
+"""Environments whose values are known in closed form: every algorithm must find them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,39 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from hyperlax.algorithms import experience
+from hyperlax.algorithms.dqn import DQN
+from hyperlax.algorithms.exploration import GreedyPolicy
+from hyperlax.algorithms.gradients import Own
 from hyperlax.algorithms.ppo import PPO
+from hyperlax.algorithms.pqn import PQN
+from hyperlax.algorithms.sac import SAC, SACAgent
 from hyperlax.engine.devices import local_mesh
 from hyperlax.engine.program import Program, Task
 from hyperlax.environments.protocol import Box, Discrete, Transition
 from hyperlax.networks.mlp import MLP
 
 GAMMA = 0.8
-HYPERPARAMS = PPO(
-    MLP((16,)), MLP((16,)), gamma=GAMMA, actor_lr=1e-2, critic_lr=1e-2, ent_coef=0.0, normalize_rewards=False,
-    rollout_length=16, total_num_envs=8, num_minibatches=2, epochs=4,
-)  # fmt: skip
+REPLAY = dict(
+    rollout_length=4, total_num_envs=8, epochs=8, warmup_rollout_length=16, total_buffer_size=4000, total_batch_size=64
+)
+HYPERPARAMS = {
+    "ppo": PPO(
+        MLP((16,)), MLP((16,)), gamma=GAMMA, actor_lr=1e-2, critic_lr=1e-2, ent_coef=0.0, normalize_rewards=False,
+        rollout_length=16, total_num_envs=8, num_minibatches=2, epochs=4,
+    ),
+    "pqn": PQN(
+        MLP((32,), "relu", True), gamma=GAMMA, critic_lr=1e-2, rollout_length=16, num_minibatches=2,
+        training_epsilon=0.2,
+    ),
+    "dqn": DQN(MLP((32,), "relu"), gamma=GAMMA, critic_lr=5e-3, tau=0.05, training_epsilon=0.2, **REPLAY),
+    "sac": SAC(
+        MLP((32,), "relu"), MLP((32,), "relu"), gamma=GAMMA, actor_lr=5e-3, q_lr=5e-3, tau=0.05, autotune=False,
+        init_alpha=0.01, **REPLAY,
+    ),
+}  # fmt: skip
 
 
 class ProbeState(NamedTuple):
@@ -47,23 +68,34 @@ class Probe:
         return state, Transition(jnp.stack(state), reward, ended & (not self.truncates), ended & self.truncates)
 
 
-def train(env, updates=60):
+def values_of(agent, state, lane, observations):
+    """The value of observations under the greedy policy, PPO's and SAC's own estimate of theirs."""
+    critic = state.learners["critic"].params
+    if isinstance(agent, GreedyPolicy):
+        return agent._values(agent.critic.unpack(critic), state.statistics, lane, observations).max(0)
+    features = experience.features(state.statistics, lane.normalize_observations, observations)
+    if not isinstance(agent, SACAgent):
+        return agent._value(agent.critic.unpack(critic), lane, features)
+    own = Own(agent.critic.members[0], lane.critic.torsos[0])
+    outputs = agent.actor(agent.actor.unpack(state.learners["actor"].params), features, lane.actor)
+    return agent.kind.expected(outputs, None, agent._critics(own, own.unpack(critic), features))[0]
+
+
+def train(env, algorithm, steps=8000):
     """Returns the value function ``(observations) -> values`` and the greedy actions, both of NumPy arrays."""
+    hyperparams = HYPERPARAMS[algorithm]
     program = Program(
-        HYPERPARAMS, env, HYPERPARAMS.shape(env), num_lanes=1, num_eval_episodes=1, run_seed=0, mesh=local_mesh(1),
-        total_timesteps=updates * HYPERPARAMS.steps_per_update,
+        hyperparams, env, hyperparams.shape(env), num_lanes=1, num_eval_episodes=1, run_seed=0, mesh=local_mesh(1),
+        total_timesteps=steps,
     )  # fmt: skip
     program.compile()
-    lanes, _ = program.tick(program.admit(program.empty(), [Task(0, 0, HYPERPARAMS)]), np.array([updates]))
+    lanes = program.admit(program.empty(), [Task(0, 0, hyperparams)])
+    lanes, _ = program.tick(lanes, np.array([hyperparams.num_updates(steps)]))
     lane = jax.tree.map(lambda x: x[0], lanes)
     agent, state = program.agent, lane.state
-
-    def value(observations):
-        features = agent._features(state.statistics, lane.hyperparams, jnp.asarray(observations, jnp.float32))
-        return agent._value(agent.critic.unpack(state.params["critic"]), lane.hyperparams, features)
-
-    return value, lambda observations: agent.act(
-        agent.policy(state), lane.hyperparams, jnp.asarray(observations, jnp.float32)
+    return (
+        lambda observations: values_of(agent, state, lane.hyperparams, jnp.asarray(observations, jnp.float32)),
+        lambda observations: agent.act(agent.policy(state), lane.hyperparams, jnp.asarray(observations, jnp.float32)),
     )
 
 
@@ -112,22 +144,25 @@ class AllValues:
         return state, Transition(self.observe(*state), reward, ended & ~cut, ended & cut)
 
 
-def test_the_critic_learns_every_value():
+@pytest.mark.parametrize("algorithm", HYPERPARAMS)
+def test_the_critic_learns_every_value(algorithm):
     env = AllValues()
-    value, _ = train(env, updates=200)
+    value, _ = train(env, algorithm, steps=25_000)
     for kind, (length, _, _, expected) in enumerate(VALUES.values()):
         places = both_signs(range(length))
         got = value(np.stack([env.observe(kind, *place) for place in places]))
         np.testing.assert_allclose(got, [expected(*place) for place in places], atol=0.15, err_msg=list(VALUES)[kind])
 
 
-def test_the_actor_learns_the_discrete_action_that_the_observation_asks_for():
-    value, act = train(Probe(1, lambda t, s, a: (a == (s > 0)) * 2.0 - 1.0))
+@pytest.mark.parametrize("algorithm", HYPERPARAMS)
+def test_the_policy_learns_the_discrete_action_that_the_observation_asks_for(algorithm):
+    value, act = train(Probe(1, lambda t, s, a: (a == (s > 0)) * 2.0 - 1.0), algorithm)
     np.testing.assert_array_equal(act(both_signs([0])), [0, 1])
     np.testing.assert_allclose(value(both_signs([0])), 1.0, atol=0.1)
 
 
-def test_the_actor_looks_ahead():
+@pytest.mark.parametrize("algorithm", HYPERPARAMS)
+def test_the_policy_looks_ahead(algorithm):
     """Action 1 costs 0.2 at once and is worth 1 a step later: 0.8 · 1 > 0.2."""
 
     class Delayed(Probe):
@@ -137,13 +172,14 @@ def test_the_actor_looks_ahead():
             return state, transition._replace(observation=jnp.stack(state))
 
     env = Delayed(2, lambda t, s, a: jnp.where(t == 0, -0.2 * a, 0.5 + 0.5 * s))
-    value, act = train(env)
+    value, act = train(env, algorithm)
     np.testing.assert_array_equal(act(both_signs([0])), [1, 1])
     np.testing.assert_allclose(value([[1.0, 1.0]]), [1.0], atol=0.1)
     np.testing.assert_allclose(value(both_signs([0])), GAMMA - 0.2, atol=0.1)
 
 
-def test_the_actor_learns_a_continuous_action():
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_the_policy_learns_a_continuous_action(algorithm):
     env = Probe(1, lambda t, s, a: -jnp.square(a - 0.5 * s).sum(), action_space=Box(2))
-    _, act = train(env)
+    _, act = train(env, algorithm)
     np.testing.assert_allclose(act(both_signs([0])), [[-0.5, -0.5], [0.5, 0.5]], atol=0.1)

@@ -282,6 +282,26 @@ BAD_OPTIONS: list[tuple[list[str], str]] = [
     ([*SWEEP, "--set", "actor_network.layer_sizes=[64, 0]"], "hyperparameter actor_network.layer_sizes got '[64, 0]'"),
     ([*SINGLE, "--set", "num_minibatches=3"], "num_minibatches 3 does not divide rollout_length "),
     ([*SWEEP, "--set", "num_minibatches=3"], "sample 0: num_minibatches 3 does not divide rollout_length"),
+    (
+        [*SWEEP, "--algo-and-network-config", "dqn_mlp", "--env-config", "gymnax.pendulum"],
+        "dqn cannot take the continuous actions of gymnax.pendulum; algorithms that can: ppo, sac",
+    ),
+    (
+        [*SWEEP, "--algo-and-network-config", "dqn_mlp", "--set", "total_buffer_size=64", "total_batch_size=128"],
+        "sample 0: total_buffer_size 64 is smaller than total_batch_size 128; accepted: 128 or more",
+    ),
+    (
+        [*SWEEP, "--algo-and-network-config", "sac_mlp", "--set", "warmup_rollout_length=1000000"],
+        "sample 0: warmup_rollout_length 1000000 × total_num_envs ",
+    ),
+    (
+        [*SWEEP, "--algo-and-network-config", "ppo_tmlp", "--set", "actor_network.bond_dim=1000"],
+        "sample 0: bond_dim 1000 does not",
+    ),
+    (
+        [*SWEEP, "--algo-and-network-config", "ppo_cnn"],
+        "sample 0: a convolutional network needs images (height, width, channels), not inputs (4,)",
+    ),
     ([*SWEEP, "--num-samples", "0"], "--num-samples 0: "),
     ([*SWEEP, "--num-samples", "2097152"], "num_samples=2097152: accepted is 1 … 1048576"),
     ([*SWEEP, "--sampling-method", "grid"], "num_samples is not given: grid needs it"),

@@ -59,7 +59,7 @@ def test_every_task_has_a_lane_and_lanes_in_lockstep_agree(machine, steps, max_l
             only = program.shape.only(program.shape.choice(task.hyperparams))
             assert only.num_envs >= exact.num_envs and only.rollout_length >= exact.rollout_length
             for name in ("actor", "critic"):
-                (padded,), (own,) = getattr(only, name).shapes, getattr(exact, name).shapes
+                (padded,), (own,) = only.role(name).networks.shapes, exact.role(name).networks.shapes
                 assert padded.merge(own) == padded
         for first in range(0, program.num_lanes, program.group):
             members = program.tasks[first : first + program.group]

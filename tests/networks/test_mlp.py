@@ -43,7 +43,7 @@ GROUPS = {
 
 
 def merged(families):
-    return reduce(MLPShape.merge, [family.shape() for family in families])
+    return reduce(MLPShape.merge, [family.shape((INPUTS,)) for family in families])
 
 
 def random_params(network, family, seed):
@@ -82,7 +82,7 @@ def padded_like(network, family, exact):
 def group(request):
     """Networks of one shape, their exact parameters, inputs, outputs and gradients of a random sum of outputs."""
     families = GROUPS[request.param]
-    network = Network(merged(families), INPUTS, OUTPUTS, gain=1.0)
+    network = Network(merged(families), (INPUTS,), OUTPUTS, gain=1.0)
     exact = [random_params(network, family, seed) for seed, family in enumerate(families)]
     stack = lambda trees: jax.tree.map(lambda *leaves: np.stack(leaves), *trees)  # noqa: E731
     padded = stack([padded_like(network, f, e) for f, e in zip(families, exact, strict=True)])
@@ -148,15 +148,15 @@ def test_gelu_is_near_that_of_the_paper():
 @pytest.mark.parametrize("name", GROUPS)
 def test_parameters_and_operations_are_counted_from_the_arrays(name):
     shape = merged(GROUPS[name])
-    network = Network(shape, INPUTS, OUTPUTS, gain=1.0)
+    network = Network(shape, (INPUTS,), OUTPUTS, gain=1.0)
     params = network.abstract_params
-    assert network.num_params == sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert shape.num_params(INPUTS, OUTPUTS) == sum(leaf.size for leaf in jax.tree.leaves(params))
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    assert network.flops == 2 * sum(leaf.size for path, leaf in leaves if path[-1].key == "kernel")
+    assert shape.flops(INPUTS, OUTPUTS) == 2 * sum(leaf.size for path, leaf in leaves if path[-1].key == "kernel")
 
 
 def test_merging_shapes_is_associative_commutative_and_idempotent():
-    shapes = [family.shape() for family in GROUPS["everything differs"][::5]]
+    shapes = [family.shape((INPUTS,)) for family in GROUPS["everything differs"][::5]]
     for a in shapes:
         assert a.merge(a) == a
         for b in shapes:

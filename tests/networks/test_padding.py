@@ -16,13 +16,13 @@ SMALL, LARGE = MLP((2, 5), "tanh", True), MLP((4, 3, 6), "relu", False)
 
 @pytest.fixture(scope="module")
 def network():
-    return Network(SMALL.shape().merge(LARGE.shape()), 3, 2, gain=0.5)
+    return Network(SMALL.shape((3,)).merge(LARGE.shape((3,))), (3,), 2, gain=0.5)
 
 
 @pytest.mark.parametrize("family", [SMALL, LARGE, MLP(())], ids=["small", "large", "linear"])
 def test_cut_undoes_pad_and_the_rest_is_zero(network, family):
     if family.layer_sizes == ():
-        network = Network(network.shape.merge(family.shape()), 3, 2, gain=0.5)
+        network = Network(network.shape.merge(family.shape((3,))), (3,), 2, gain=0.5)
     exact_shapes = network.exact(family).abstract_params
     rng = np.random.default_rng(0)
     exact = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), exact_shapes)
@@ -49,7 +49,7 @@ def test_initial_kernels_are_orthogonal_and_layers_unlike(network):
     np.testing.assert_allclose(head @ head.T, np.eye(2), atol=1e-6)
     hidden = params["torso"]["hidden_1"]["kernel"] / np.sqrt(2)
     np.testing.assert_allclose(hidden @ hidden.T, np.eye(3), atol=1e-6)
-    same = Network(MLP((4, 4, 4)).shape(), 4, 4, gain=np.sqrt(2)).init([1], MLP((4, 4, 4)))
+    same = Network(MLP((4, 4, 4)).shape((4,)), (4,), 4, gain=np.sqrt(2)).init([1], MLP((4, 4, 4)))
     kernels = [same["head"]["kernel"], *(same["torso"][f"hidden_{i}"]["kernel"] for i in range(3))]
     assert all(not np.allclose(a, b) for i, a in enumerate(kernels) for b in kernels[:i])
     biases = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "bias"]

@@ -1,0 +1,424 @@
+"""Deep Q-learning (Mnih et al., 2015), as one lane among others.
+
+With double Q-learning (van Hasselt et al., 2016), duelling networks (Wang et al., 2016), n-step returns and
+prioritised replay (Schaul et al., 2016) as switches. One update collects ``rollout_length`` steps of all
+environments and then takes ``epochs`` gradient steps, each on a batch drawn from the replay.
+
+The network has one output more than there are actions: the value of the state, which a network that does not
+duel leaves alone. A prioritised lane's importance exponent rises linearly to one over the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from hyperlax.algorithms import experience
+from hyperlax.algorithms.experience import Copies
+from hyperlax.algorithms.exploration import GreedyPolicy, epsilon_greedy, linear
+from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, adam, take
+from hyperlax.algorithms.lane import Metrics, lane_max, stream
+from hyperlax.algorithms.replay import Collected, Memory, Place, Replay, check_replay
+from hyperlax.algorithms.shape import MAX_CHUNK, Role, Shape
+from hyperlax.algorithms.statistics import RunningStatistics
+from hyperlax.environments.protocol import Discrete, Environment, num_actions, observation_size
+from hyperlax.networks.alternatives import AlternativeNetworks, Alternatives
+from hyperlax.networks.mlp import MLP
+from hyperlax.spaces import (
+    Categorical,
+    Fixed,
+    LogUniform,
+    Uniform,
+    at_least,
+    fraction,
+    hyperparameter,
+    nested,
+    non_negative,
+    positive,
+)
+
+RESET, ACT, STEP, SAMPLE = range(4)  # purposes of random numbers
+METRICS = ("value_loss", "mean_value", "episode_return")
+
+
+@dataclass(frozen=True)
+class DQN:
+    """Hyperparameters of DQN, each declared here and nowhere else."""
+
+    ACTION_SPACES: ClassVar = (Discrete,)
+
+    critic_network: Any = nested(lambda: MLP((64, 64), "relu", False))
+    critic_lr: float = hyperparameter(
+        5e-4, LogUniform(1e-5, 1e-3), kind="scalar", description="Adam step size", check=positive
+    )
+    gamma: float = hyperparameter(
+        0.99, Uniform(0.9, 0.9999), kind="scalar", description="discount per step", check=fraction
+    )
+    tau: float = hyperparameter(
+        0.01, LogUniform(0.001, 1.0), kind="scalar",
+        description="step of the target network towards the other; 1 copies it", check=fraction,
+    )  # fmt: skip
+    target_update_interval: int = hyperparameter(
+        1, Fixed(1), kind="scalar", description="gradient steps from one step of the target network to the next",
+        check=at_least(1),
+    )  # fmt: skip
+    max_grad_norm: float = hyperparameter(
+        10.0, LogUniform(0.1, 10.0), kind="scalar", description="clip of the gradient's norm", check=positive
+    )
+    huber_loss_parameter: float = hyperparameter(
+        1.0, Uniform(0.0, 1.0), kind="scalar", description="error from which on the loss is linear; 0 for never",
+        check=non_negative,
+    )  # fmt: skip
+    max_abs_reward: float = hyperparameter(
+        1e9, Fixed(1e9), kind="scalar", description="rewards are clipped at ± this", check=positive
+    )
+    initial_epsilon: float = hyperparameter(
+        1.0, Uniform(0.2, 1.0), kind="scalar", description="share of random actions at the start", check=fraction
+    )
+    training_epsilon: float = hyperparameter(
+        0.05, Uniform(0.01, 0.2), kind="scalar", description="share of random actions in the end", check=fraction
+    )
+    exploration_fraction: float = hyperparameter(
+        0.2, Uniform(0.05, 0.5), kind="scalar", description="part of the budget over which it falls linearly",
+        check=fraction,
+    )  # fmt: skip
+    use_double_q: bool = hyperparameter(
+        True, Categorical((True, False)), kind="structural", description="choose the next action by the other network"
+    )
+    use_dueling: bool = hyperparameter(
+        False, Categorical((True, False)), kind="scalar", description="values of state and of actions apart"
+    )
+    n_step: int = hyperparameter(
+        1, Categorical((1, 3, 5)), kind="structural", description="steps of a transition", check=at_least(1)
+    )
+    use_prioritized_replay: bool = hyperparameter(
+        False, Categorical((True, False)), kind="structural", description="draw transitions of large error more often"
+    )
+    priority_exponent: float = hyperparameter(
+        0.6, Uniform(0.3, 1.0), kind="scalar", description="α: priority is |error| to this power", check=fraction
+    )
+    importance_exponent: float = hyperparameter(
+        0.4, Uniform(0.2, 0.8), kind="scalar", description="β: correction at the start; it rises to 1", check=fraction
+    )
+    rollout_length: int = hyperparameter(
+        8, Categorical((2, 4, 8)), kind="structural", description="steps per environment and update",
+        check=at_least(1),
+    )  # fmt: skip
+    epochs: int = hyperparameter(
+        8, Categorical((4, 8, 16)), kind="structural", description="gradient steps per update", check=at_least(1)
+    )
+    total_num_envs: int = hyperparameter(
+        8, Categorical((4, 8, 16, 32)), kind="structural", description="environments stepped at once",
+        check=at_least(1),
+    )  # fmt: skip
+    warmup_rollout_length: int = hyperparameter(
+        128, Categorical((32, 64, 128)), kind="scalar",
+        description="random steps per environment before learning starts", check=at_least(0),
+    )  # fmt: skip
+    total_buffer_size: int = hyperparameter(
+        50_000, Categorical((10_000, 50_000, 100_000)), kind="structural", description="transitions remembered",
+        check=at_least(1),
+    )  # fmt: skip
+    total_batch_size: int = hyperparameter(
+        128, Categorical((32, 64, 128, 256)), kind="structural", description="transitions of a gradient step",
+        check=at_least(1),
+    )  # fmt: skip
+    decay_learning_rates: bool = hyperparameter(
+        False, Categorical((True, False)), kind="scalar", description="linearly to zero over the budget"
+    )
+    normalize_observations: bool = hyperparameter(
+        False, Categorical((True, False)), kind="scalar", description="by running mean and deviation"
+    )
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps of one update."""
+        return self.rollout_length * self.total_num_envs
+
+    @property
+    def batch_size(self) -> int:
+        """Transitions in one gradient step."""
+        return self.total_batch_size
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps of one update."""
+        return self.epochs
+
+    @property
+    def buffer_steps(self) -> int:
+        """Steps of all environments that the replay holds."""
+        return self.total_buffer_size // self.total_num_envs
+
+    def check(self, env: Environment, total_timesteps: int) -> None:
+        """Raises UserError if the hyperparameters contradict one another or do not fit ``env`` and the budget."""
+        del env
+        check_replay(self, total_timesteps)
+
+    def shape(self, env: Environment) -> Shape:
+        """Returns the static shape of exactly this configuration."""
+        critic = Alternatives.exact(self.critic_network, tuple(env.observation_shape))
+        role = Role("critic", critic, num_actions(env) + 1, has_target=True, gradient_passes=4 + self.use_double_q)
+        options = {"double_q": self.use_double_q, "prioritized": self.use_prioritized_replay}
+        return Shape(
+            num_envs=self.total_num_envs,
+            rollout_length=self.rollout_length,
+            batch_sizes=(self.batch_size, self.batch_size),
+            chunks=(min(self.batch_size, MAX_CHUNK),),
+            roles=(role,),
+            capacity=self.buffer_steps * self.total_num_envs,
+            replay_width=2 * observation_size(env) + 4,
+            n_step=self.n_step,
+            options=tuple(sorted(name for name, used in options.items() if used)),
+        )
+
+    def traced(self, shape: Shape, total_timesteps: int) -> DQNLane:
+        """Returns this configuration's place inside ``shape``."""
+        f, i, b = np.float32, np.int32, np.bool_
+        return DQNLane(
+            critic=shape.role("critic").networks.traced(self.critic_network),
+            critic_lr=f(self.critic_lr),
+            gamma=f(self.gamma),
+            tau=f(self.tau),
+            target_update_interval=i(self.target_update_interval),
+            max_grad_norm=f(self.max_grad_norm),
+            huber_loss_parameter=f(self.huber_loss_parameter),
+            max_abs_reward=f(self.max_abs_reward),
+            initial_epsilon=f(self.initial_epsilon),
+            training_epsilon=f(self.training_epsilon),
+            exploration_fraction=f(self.exploration_fraction),
+            use_double_q=b(self.use_double_q),
+            use_dueling=b(self.use_dueling),
+            n_step=i(self.n_step),
+            use_prioritized_replay=b(self.use_prioritized_replay),
+            priority_exponent=f(self.priority_exponent),
+            importance_exponent=f(self.importance_exponent),
+            rollout_length=i(self.rollout_length),
+            epochs=i(self.epochs),
+            num_envs=i(self.total_num_envs),
+            warmup=i(self.warmup_rollout_length),
+            buffer_steps=i(self.buffer_steps),
+            batch_size=i(self.total_batch_size),
+            decay_learning_rates=b(self.decay_learning_rates),
+            normalize_observations=b(self.normalize_observations),
+            num_updates=i(self.num_updates(total_timesteps)),
+            chunk=i(shape.chunk_index(self.batch_size)) if len(shape.chunks) > 1 else None,
+        )
+
+    def num_updates(self, total_timesteps: int) -> int:
+        """Updates of a run of so many environment steps; the last may overshoot."""
+        return -(-total_timesteps // self.steps_per_update)
+
+    def agent(self, env: Environment, shape: Shape) -> DQNAgent:
+        """Returns the functions that train lanes of ``shape``, of which this is one."""
+        return DQNAgent(env, shape)
+
+
+class DQNLane(NamedTuple):
+    """Hyperparameters as traced values; see :class:`DQN`.
+
+    ``num_updates`` is the lane's whole budget, ``chunk`` an index into the shape's chunks, None if there is one.
+    """
+
+    critic: Any
+    critic_lr: Any
+    gamma: Any
+    tau: Any
+    target_update_interval: Any
+    max_grad_norm: Any
+    huber_loss_parameter: Any
+    max_abs_reward: Any
+    initial_epsilon: Any
+    training_epsilon: Any
+    exploration_fraction: Any
+    use_double_q: Any
+    use_dueling: Any
+    n_step: Any
+    use_prioritized_replay: Any
+    priority_exponent: Any
+    importance_exponent: Any
+    rollout_length: Any
+    epochs: Any
+    num_envs: Any
+    warmup: Any
+    buffer_steps: Any
+    batch_size: Any
+    decay_learning_rates: Any
+    normalize_observations: Any
+    num_updates: Any
+    chunk: Any
+
+
+class DQNState(NamedTuple):
+    """All that changes while a lane trains."""
+
+    learners: Learners  # of the critic, with its target
+    memory: Memory
+    statistics: RunningStatistics  # of the raw observation
+    copies: Copies
+    updates: jax.Array  # int32
+
+
+class DQNAgent(GreedyPolicy):
+    """DQN on one environment, compiled for one shape. Every method is for a single lane."""
+
+    def __init__(self, env: Environment, shape: Shape) -> None:
+        self.env, self.shape = env, shape
+        self.critic = AlternativeNetworks.of(shape.role("critic"), 1.0, lane_max)
+        self.networks = {"critic": self.critic}
+        self.prioritized = "prioritized" in shape.options
+        self.replay = Replay(env, shape, 1, self.prioritized)
+        self.metric_names = METRICS
+
+    # --- before training -------------------------------------------------------------------------
+
+    def init_params(self, entropy: Sequence[int], hyperparams: DQN) -> Any:
+        """Returns parameters initialised at exact size and padded (on the host), one vector a network."""
+        return {"critic": self.critic.init([*entropy, 0], hyperparams.critic_network)}
+
+    def init(self, key: jax.Array, params: Any, lane: DQNLane) -> DQNState:
+        """Returns the state before the first update."""
+        optimizer, critic = self._optimizer(lane, jnp.int32(0)), params["critic"]
+        return DQNState(
+            learners={"critic": Learner(critic, optimizer.init(critic), critic)},
+            memory=self.replay.empty(),
+            statistics=RunningStatistics.empty(observation_size(self.env)),
+            copies=experience.begin(self.env, stream(key, RESET, jnp.int32(0)), self.shape.num_envs),
+            updates=jnp.int32(0),
+        )
+
+    # --- one update ------------------------------------------------------------------------------
+
+    def update(self, key: jax.Array, state: DQNState, lane: DQNLane, active: jax.Array) -> tuple[DQNState, Metrics]:
+        """Collects some steps and learns from all that is remembered; a lane that is not active stays as it is.
+
+        Returns:
+            The next state and training metrics; see :data:`hyperlax.algorithms.lane.Metrics`.
+        """
+        collected, episodes = self._collect(key, state, lane, active)
+        learners, losses, memory = self._learn(key, state, collected, lane, active)
+        new = DQNState(learners, memory, collected.statistics, collected.copies, state.updates + active)
+        return new, jnp.concatenate([losses, episodes[:, None]], axis=1)
+
+    def _combined(self, lane: DQNLane, outputs: jax.Array) -> jax.Array:
+        """Returns the values of all actions of a network's outputs ``(actions + 1, batch)``."""
+        actions, state = outputs[:-1], outputs[-1:]
+        return actions + jnp.where(lane.use_dueling, state - actions.mean(0, keepdims=True), 0.0)
+
+    def _values(self, critic: Any, statistics: RunningStatistics, lane: DQNLane, observation: jax.Array) -> jax.Array:
+        features = experience.features(statistics, lane.normalize_observations, observation)
+        return self._combined(lane, self.critic(critic, features, lane.critic))
+
+    def _collect(
+        self, key: jax.Array, state: DQNState, lane: DQNLane, active: jax.Array
+    ) -> tuple[Collected, jax.Array]:
+        """Steps every environment ``rollout_length`` times, ε-greedily after the warm-up."""
+        critic = self.critic.unpack(state.learners["critic"].params)
+        action_key = stream(key, ACT, state.updates)
+
+        def act(t: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+            values = self._values(critic, state.statistics, lane, observation)
+            progress = (state.updates + t / lane.rollout_length) / lane.num_updates
+            epsilon = linear(lane.initial_epsilon, lane.training_epsilon, progress, lane.exploration_fraction)
+            warm = state.updates * lane.rollout_length + t >= lane.warmup
+            action = epsilon_greedy(jax.random.fold_in(action_key, t), values, jnp.where(warm, epsilon, 1.0))
+            return action[:, None], action
+
+        length = jnp.where(active, lane.rollout_length, 0)
+        before = Collected(state.memory, state.statistics, state.copies)
+        return self.replay.collect(stream(key, STEP, state.updates), before, lane, length, act, lane.max_abs_reward)
+
+    # --- gradient steps --------------------------------------------------------------------------
+
+    @staticmethod
+    def _optimizer(lane: DQNLane, updates: jax.Array) -> optax.GradientTransformation:
+        decay = jnp.where(lane.decay_learning_rates, 1.0 - updates / lane.num_updates, 1.0)
+        return adam(lane.critic_lr * decay, lane.max_grad_norm)
+
+    def _targets(self, own: Own, learner: Learner, lane: DQNLane, batch: dict[str, jax.Array]) -> jax.Array:
+        """Returns the values that transitions ought to have, ``(batch,)``."""
+        target = self._combined(lane, own(own.unpack(learner.target), batch["next_features"]))
+        chooser = target
+        if "double_q" in self.shape.options:
+            online = self._combined(lane, own(own.unpack(learner.params), batch["next_features"]))
+            chooser = jnp.where(lane.use_double_q, online, target)
+        best = jnp.argmax(chooser, axis=0)
+        value = jnp.where(jnp.arange(target.shape[0])[:, None] == best, target, 0.0).sum(0)
+        return batch["reward"] + batch["discount"] * value
+
+    def _loss(
+        self, params: Any, own: Own, lane: DQNLane, batch: dict[str, jax.Array], targets: jax.Array, weight: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """Returns the sum of ``weight`` times each transition's loss; sums of loss and value; all errors."""
+        values = self._combined(lane, own(params, batch["features"]))
+        taken = jnp.arange(values.shape[0])[:, None] == batch["action"].astype(jnp.int32)
+        value = jnp.where(taken, values, 0.0).sum(0)
+        error, limit = value - targets, lane.huber_loss_parameter
+        squared, size = 0.5 * error**2, jnp.abs(error)
+        losses = jnp.where((limit > 0) & (size > limit), limit * (size - 0.5 * limit), squared)
+        loss = weight * batch["importance"] @ losses
+        return loss, jax.lax.stop_gradient((jnp.stack([loss, weight @ value]), error))
+
+    def _learn(
+        self, key: jax.Array, state: DQNState, collected: Collected, lane: DQNLane, active: jax.Array
+    ) -> tuple[Learners, Metrics, Memory]:
+        """Takes ``epochs`` gradient steps, none during the warm-up."""
+        shape, replay, memory = self.shape, self.replay, collected.memory
+        place, optimizer = Place(lane.buffer_steps, lane.num_envs), self._optimizer(lane, state.updates)
+        sample_key = stream(key, SAMPLE, state.updates)
+
+        def with_priorities(priorities: Any) -> Memory:
+            return memory if priorities is None else memory._replace(priorities=priorities[0], largest=priorities[1])
+
+        def draw(number: jax.Array, priorities: Any) -> Any:
+            key, size = jax.random.fold_in(sample_key, number), shape.batch_sizes[1]
+            indices, importance = replay.uniform(key, memory, place, size), jnp.ones(size)
+            if priorities is None:
+                return indices, importance
+            preferred, probability = replay.by_priority(key, with_priorities(priorities), place, size)
+            progress = state.updates / lane.num_updates
+            exponent = linear(lane.importance_exponent, jnp.float32(1), progress, jnp.float32(1))
+            weight = (place.filled(memory) * jnp.maximum(probability, 1e-12)) ** -exponent
+            weight = weight / jnp.where(jnp.arange(size) < lane.batch_size, weight, 0.0).max()
+            wanted = lane.use_prioritized_replay
+            return jnp.where(wanted, preferred, indices), jnp.where(wanted, weight, importance)
+
+        def gradients(owns: Owns, learners: Learners, order: Any, weight: jax.Array, number: jax.Array) -> Any:
+            del number
+            (indices, importance), own, learner = order, owns["critic"], learners["critic"]
+            batch = replay.transitions(memory, place, indices, lane.gamma, lane.n_step, shape.n_step)
+            batch["importance"] = importance
+            for name in ("", "next_"):
+                observation = batch[f"{name}observation"].reshape(indices.size, -1)
+                use = lane.normalize_observations
+                batch[f"{name}features"] = experience.features(collected.statistics, use, observation)
+            targets = self._targets(own, learner, lane, batch)
+            grads, (losses, errors) = own.gradient(self._loss, learner.params, own, lane, batch, targets, weight)
+            return {"critic": grads}, losses, errors
+
+        def finish(learners: Learners, grads: dict[str, jax.Array], number: jax.Array) -> Learners:
+            learner = learners["critic"].step(optimizer, grads["critic"])
+            due = jax.lax.rem(state.updates * lane.epochs + number + 1, lane.target_update_interval) == 0
+            return {"critic": learner.follow(jnp.where(due, lane.tau, 0.0))}
+
+        def remember(priorities: Any, order: Any, errors: jax.Array, on: jax.Array) -> Any:
+            priority = (jnp.abs(errors) + 1e-6) ** lane.priority_exponent
+            on = on & lane.use_prioritized_replay
+            after = replay.prioritize(with_priorities(priorities), order[0], priority, on)
+            return after.priorities, after.largest
+
+        learns = active & ((state.updates + 1) * lane.rollout_length >= lane.warmup)
+        num_steps = jnp.where(learns, lane.epochs, 0)
+        remembered = remember if self.prioritized else None
+        one = jnp.int32(1)
+        steps = Steps(num_steps, lane.batch_size, one, 2, draw, gradients, finish, remembered)
+        priorities = (memory.priorities, memory.largest) if self.prioritized else None
+        learners, losses, priorities = take(shape, lambda names: steps, self.networks, lane, state.learners, priorities)
+        weight = jnp.broadcast_to(num_steps.astype(jnp.float32), losses.shape)
+        return learners, jnp.stack([losses, weight]), with_priorities(priorities)

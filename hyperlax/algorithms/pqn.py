@@ -1,0 +1,387 @@
+"""Parallelised Q-network (Gallici et al., 2024), as one lane among others.
+
+Q-learning without replay and without target network: many copies of the environment, layer norm in the network,
+λ-returns as targets, several epochs of minibatches over each rollout.
+
+The recursion of the λ-returns begins with the greedy value of the observation after the last step. Where an
+episode was cut, the value of its final observation takes the place of the λ-return that does not exist.
+Targets are computed once, before the first gradient step of an update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from hyperlax.algorithms import experience
+from hyperlax.algorithms.experience import Copies, Stepped
+from hyperlax.algorithms.exploration import GreedyPolicy, epsilon_greedy, linear
+from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, minibatches, take
+from hyperlax.algorithms.lane import Columns, Metrics, any_lane, keep, lane_max, repeat, stream
+from hyperlax.algorithms.shape import MAX_CHUNK, Role, Shape
+from hyperlax.algorithms.statistics import RunningStatistics
+from hyperlax.environments.protocol import Discrete, Environment, num_actions, observation_size
+from hyperlax.errors import UserError
+from hyperlax.networks.alternatives import AlternativeNetworks, Alternatives
+from hyperlax.networks.mlp import MLP
+from hyperlax.spaces import (
+    Categorical,
+    LogUniform,
+    Uniform,
+    at_least,
+    fraction,
+    hyperparameter,
+    nested,
+    positive,
+)
+
+RESET, ACT, STEP, SHUFFLE = range(4)  # purposes of random numbers
+METRICS = ("value_loss", "mean_value", "episode_return")
+
+
+@dataclass(frozen=True)
+class PQN:
+    """Hyperparameters of PQN, each declared here and nowhere else."""
+
+    ACTION_SPACES: ClassVar = (Discrete,)
+
+    critic_network: Any = nested(lambda: MLP((128, 128), "relu", True))
+    critic_lr: float = hyperparameter(
+        2.5e-4, LogUniform(1e-5, 1e-3), kind="scalar", description="RAdam step size", check=positive
+    )
+    gamma: float = hyperparameter(
+        0.99, Uniform(0.9, 0.999), kind="scalar", description="discount per step", check=fraction
+    )
+    q_lambda: float = hyperparameter(
+        0.65, Uniform(0.3, 1.0), kind="scalar", description="λ of the returns: 0 is one step, 1 the whole rollout",
+        check=fraction,
+    )  # fmt: skip
+    max_grad_norm: float = hyperparameter(
+        10.0, LogUniform(0.1, 10.0), kind="scalar", description="clip of the gradient's norm", check=positive
+    )
+    initial_epsilon: float = hyperparameter(
+        1.0, Uniform(0.2, 1.0), kind="scalar", description="share of random actions at the start", check=fraction
+    )
+    training_epsilon: float = hyperparameter(
+        0.05, Uniform(0.01, 0.2), kind="scalar", description="share of random actions in the end", check=fraction
+    )
+    exploration_fraction: float = hyperparameter(
+        0.5, Uniform(0.1, 0.8), kind="scalar", description="part of the budget over which it falls linearly",
+        check=fraction,
+    )  # fmt: skip
+    rollout_length: int = hyperparameter(
+        32, Categorical((8, 16, 32, 64)), kind="structural", description="steps per environment and update",
+        check=at_least(1),
+    )  # fmt: skip
+    epochs: int = hyperparameter(
+        4, Categorical((1, 2, 4)), kind="structural", description="passes over a rollout", check=at_least(1)
+    )
+    num_minibatches: int = hyperparameter(
+        4, Categorical((2, 4, 8)), kind="structural", description="minibatches per epoch; must divide the rollout",
+        check=at_least(1),
+    )  # fmt: skip
+    total_num_envs: int = hyperparameter(
+        8, Categorical((8, 16, 32)), kind="structural", description="environments stepped at once", check=at_least(1)
+    )
+    decay_learning_rates: bool = hyperparameter(
+        True, Categorical((True, False)), kind="scalar", description="linearly to zero over the budget"
+    )
+    normalize_observations: bool = hyperparameter(
+        False, Categorical((True, False)), kind="scalar", description="by running mean and deviation"
+    )
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps of one update."""
+        return self.rollout_length * self.total_num_envs
+
+    @property
+    def batch_size(self) -> int:
+        """Transitions in one gradient step."""
+        return self.steps_per_update // self.num_minibatches
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps of one update."""
+        return self.epochs * self.num_minibatches
+
+    def check(self, env: Environment, total_timesteps: int) -> None:
+        """Raises UserError if the hyperparameters contradict one another or do not fit ``env`` and the budget."""
+        del env, total_timesteps
+        if self.steps_per_update % self.num_minibatches:
+            raise UserError(
+                f"num_minibatches {self.num_minibatches} does not divide rollout_length {self.rollout_length} × "
+                f"total_num_envs {self.total_num_envs} = {self.steps_per_update}"
+            )
+
+    def shape(self, env: Environment) -> Shape:
+        """Returns the static shape of exactly this configuration."""
+        critic = Alternatives.exact(self.critic_network, tuple(env.observation_shape))
+        return Shape(
+            num_envs=self.total_num_envs,
+            rollout_length=self.rollout_length,
+            batch_sizes=(self.batch_size, self.batch_size),
+            chunks=(min(self.batch_size, MAX_CHUNK),),
+            roles=(Role("critic", critic, num_actions(env)),),
+            rollout_width=6 * observation_size(env) + 20,
+        )
+
+    def traced(self, shape: Shape, total_timesteps: int) -> PQNLane:
+        """Returns this configuration's place inside ``shape``."""
+        f, i, b = np.float32, np.int32, np.bool_
+        return PQNLane(
+            critic=shape.role("critic").networks.traced(self.critic_network),
+            critic_lr=f(self.critic_lr),
+            gamma=f(self.gamma),
+            q_lambda=f(self.q_lambda),
+            max_grad_norm=f(self.max_grad_norm),
+            initial_epsilon=f(self.initial_epsilon),
+            training_epsilon=f(self.training_epsilon),
+            exploration_fraction=f(self.exploration_fraction),
+            rollout_length=i(self.rollout_length),
+            epochs=i(self.epochs),
+            num_minibatches=i(self.num_minibatches),
+            num_envs=i(self.total_num_envs),
+            decay_learning_rates=b(self.decay_learning_rates),
+            normalize_observations=b(self.normalize_observations),
+            num_updates=i(self.num_updates(total_timesteps)),
+            chunk=i(shape.chunk_index(self.batch_size)) if len(shape.chunks) > 1 else None,
+        )
+
+    def num_updates(self, total_timesteps: int) -> int:
+        """Updates of a run of so many environment steps; the last may overshoot."""
+        return -(-total_timesteps // self.steps_per_update)
+
+    def agent(self, env: Environment, shape: Shape) -> PQNAgent:
+        """Returns the functions that train lanes of ``shape``, of which this is one."""
+        return PQNAgent(env, shape)
+
+
+class PQNLane(NamedTuple):
+    """Hyperparameters as traced values; see :class:`PQN`.
+
+    ``num_updates`` is the lane's whole budget, ``chunk`` an index into the shape's chunks, None if there is one.
+    """
+
+    critic: Any
+    critic_lr: Any
+    gamma: Any
+    q_lambda: Any
+    max_grad_norm: Any
+    initial_epsilon: Any
+    training_epsilon: Any
+    exploration_fraction: Any
+    rollout_length: Any
+    epochs: Any
+    num_minibatches: Any
+    num_envs: Any
+    decay_learning_rates: Any
+    normalize_observations: Any
+    num_updates: Any
+    chunk: Any
+
+
+class PQNState(NamedTuple):
+    """All that changes while a lane trains."""
+
+    learners: Learners  # of the critic
+    statistics: RunningStatistics  # of the raw observation
+    copies: Copies
+    updates: jax.Array  # int32
+
+
+class Rollout(NamedTuple):
+    """What was collected; rows ``(rollout_length, num_envs)``, padding behind the lane's own."""
+
+    observation: jax.Array  # (rollout_length, num_envs, features), raw
+    action: jax.Array
+    reward: jax.Array
+    done: jax.Array
+    value: jax.Array  # of the best action there
+    bootstrap: jax.Array  # value of the final observation where truncated, else zero
+    last_value: jax.Array  # (num_envs,), of the observation after the last step
+    valid: jax.Array  # bool
+
+
+class PQNAgent(GreedyPolicy):
+    """PQN on one environment, compiled for one shape. Every method is for a single lane."""
+
+    def __init__(self, env: Environment, shape: Shape) -> None:
+        self.env, self.shape = env, shape
+        self.critic = AlternativeNetworks.of(shape.role("critic"), 1.0, lane_max)
+        self.networks = {"critic": self.critic}
+        features = observation_size(env)
+        self.collected = Columns(observation=features, action=1, reward=1, done=1, value=1, bootstrap=1)
+        self.batch = Columns(features=features, action=1, target=1)
+        self.metric_names = METRICS
+
+    # --- before training -------------------------------------------------------------------------
+
+    def init_params(self, entropy: Sequence[int], hyperparams: PQN) -> Any:
+        """Returns parameters initialised at exact size and padded (on the host), one vector a network."""
+        return {"critic": self.critic.init([*entropy, 0], hyperparams.critic_network)}
+
+    def init(self, key: jax.Array, params: Any, lane: PQNLane) -> PQNState:
+        """Returns the state before the first update."""
+        optimizer = self._optimizer(lane, jnp.int32(0))
+        return PQNState(
+            learners={"critic": Learner(params["critic"], optimizer.init(params["critic"]))},
+            statistics=RunningStatistics.empty(observation_size(self.env)),
+            copies=experience.begin(self.env, stream(key, RESET, jnp.int32(0)), self.shape.num_envs),
+            updates=jnp.int32(0),
+        )
+
+    # --- one update ------------------------------------------------------------------------------
+
+    def update(self, key: jax.Array, state: PQNState, lane: PQNLane, active: jax.Array) -> tuple[PQNState, Metrics]:
+        """Collects one rollout and learns from it; a lane that is not active stays as it is.
+
+        Returns:
+            The next state and training metrics; see :data:`hyperlax.algorithms.lane.Metrics`.
+        """
+        copies, rollout, episodes = self._collect(key, state, lane, active)
+        target = self._targets(rollout, lane)
+        flat_rollout = rollout.observation.reshape(self.shape.rows, -1)
+        rows = self.batch.join(
+            features=self._features(state.statistics, lane, flat_rollout).T,
+            action=rollout.action.reshape(-1),
+            target=target.reshape(-1),
+        )
+        learners, losses = self._improve(key, state, rows, lane, active)
+        statistics = state.statistics.merge(flat_rollout, (rollout.valid & active).reshape(-1))
+        new = PQNState(learners, statistics, copies, state.updates + active)
+        return new, jnp.concatenate([losses, episodes[:, None]], axis=1)
+
+    def _features(self, statistics: RunningStatistics, lane: PQNLane, observation: jax.Array) -> jax.Array:
+        return experience.features(statistics, lane.normalize_observations, observation)
+
+    def _values(self, critic: Any, statistics: RunningStatistics, lane: Any, observation: jax.Array) -> jax.Array:
+        """Returns the values of all actions, ``(actions, batch)``, for raw observations ``(batch, features)``."""
+        return self.critic(critic, self._features(statistics, lane, observation), lane.critic)
+
+    def _collect(
+        self, key: jax.Array, state: PQNState, lane: PQNLane, active: jax.Array
+    ) -> tuple[Copies, Rollout, jax.Array]:
+        """Steps every environment ``rollout_length`` times, ε-greedily.
+
+        Returns:
+            The environments after the last step, the rollout, and sum and number of the returns of
+            episodes that ended, ``(2,)``.
+        """
+        shape = self.shape
+        critic = self.critic.unpack(state.learners["critic"].params)
+        values = partial(self._values, critic, state.statistics, lane)
+        action_key, step_key = stream(key, ACT, state.updates), stream(key, STEP, state.updates)
+        valid = jnp.arange(shape.num_envs) < lane.num_envs
+
+        def step(t: jax.Array, on: jax.Array, carry: Any) -> Any:
+            copies, rows, episodes = carry
+            of_actions = values(copies.observation)
+            epsilon = self._epsilon(state.updates + t / lane.rollout_length, lane)
+            action = epsilon_greedy(jax.random.fold_in(action_key, t), of_actions, epsilon)
+            after, stepped = experience.step(
+                self.env, jax.random.fold_in(step_key, t), copies, action, lane.gamma, valid
+            )
+            row = self.collected.join(
+                observation=copies.observation,
+                action=action,
+                reward=stepped.transition.reward,
+                done=stepped.done,
+                value=of_actions.max(0),
+                bootstrap=self._bootstrap(values, stepped, valid),
+            )
+            return keep(on, after, copies), rows.at[t].set(row), episodes + jnp.where(on, stepped.episodes, 0.0)
+
+        rows = jnp.zeros((shape.rollout_length, shape.num_envs, self.collected.width))
+        length = jnp.where(active, lane.rollout_length, 0)
+        copies, rows, episodes = repeat(length, step, (state.copies, rows, jnp.zeros(2)))
+        groups = self.collected.split(rows)
+        groups["observation"] = groups["observation"].reshape(*rows.shape[:2], -1)
+        valid = (jnp.arange(shape.rollout_length)[:, None] < lane.rollout_length) & valid
+        rollout = Rollout(**groups, last_value=values(copies.observation).max(0), valid=valid)
+        return copies, rollout, episodes
+
+    @staticmethod
+    def _epsilon(updates: jax.Array, lane: PQNLane) -> jax.Array:
+        progress = updates / lane.num_updates
+        return linear(lane.initial_epsilon, lane.training_epsilon, progress, lane.exploration_fraction)
+
+    def _bootstrap(self, values: Any, stepped: Stepped, valid: jax.Array) -> jax.Array:
+        """Returns the greedy value of the final observation where an episode was cut, ``(num_envs,)``, else zero."""
+        truncated = stepped.transition.truncated & ~stepped.transition.terminated
+
+        def final_value() -> jax.Array:
+            return values(stepped.transition.observation).max(0) * truncated
+
+        return jax.lax.cond(any_lane((truncated & valid).any()), final_value, lambda: jnp.zeros(self.shape.num_envs))
+
+    def _targets(self, rollout: Rollout, lane: PQNLane) -> jax.Array:
+        """Returns λ-returns ``(rollout_length, num_envs)`` (Gallici et al., 2024, eq. 7; Peng's Q(λ))."""
+        steps = self.shape.rollout_length
+        is_last = jnp.arange(steps)[:, None] == lane.rollout_length - 1
+        after = jnp.concatenate([rollout.value[1:], rollout.last_value[None]])
+        done = rollout.done > 0
+        following = jnp.where(done, rollout.bootstrap, jnp.where(is_last, rollout.last_value, after))
+        # Where nothing follows within the rollout or the episode, the value alone is the rest of the return.
+        weight = jnp.where(done | is_last | ~rollout.valid, 0.0, lane.q_lambda)
+
+        def step(later: jax.Array, row: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            reward, following, weight = row
+            target = reward + lane.gamma * jnp.where(weight > 0, (1 - weight) * following + weight * later, following)
+            return target, target
+
+        rows = (rollout.reward, following, weight)
+        return jax.lax.scan(step, jnp.zeros(self.shape.num_envs), rows, reverse=True)[1]
+
+    # --- gradient steps --------------------------------------------------------------------------
+
+    @staticmethod
+    def _optimizer(lane: PQNLane, updates: jax.Array) -> optax.GradientTransformation:
+        decay = jnp.where(lane.decay_learning_rates, 1.0 - updates / lane.num_updates, 1.0)
+        return optax.chain(
+            optax.clip_by_global_norm(lane.max_grad_norm),
+            optax.scale_by_radam(eps=1e-5),
+            optax.scale_by_learning_rate(lane.critic_lr * decay),
+        )
+
+    @staticmethod
+    def _loss(params: Any, own: Own, batch: dict[str, jax.Array], weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the sum of ``weight`` times each transition's loss, and that of the loss and of the value."""
+        values = own(params, batch["features"])
+        taken = jnp.arange(values.shape[0])[:, None] == batch["action"].astype(jnp.int32)
+        value = jnp.where(taken, values, 0.0).sum(0)
+        loss = 0.5 * (value - batch["target"]) ** 2 @ weight
+        return loss, jax.lax.stop_gradient(jnp.stack([loss, value @ weight]))
+
+    def _improve(
+        self, key: jax.Array, state: PQNState, rows: jax.Array, lane: PQNLane, active: jax.Array
+    ) -> tuple[Learners, Metrics]:
+        """Takes ``epochs × num_minibatches`` gradient steps."""
+        optimizer = self._optimizer(lane, state.updates)
+
+        def gradients(owns: Owns, learners: Learners, indices: jax.Array, weight: jax.Array, number: jax.Array) -> Any:
+            del number
+            groups, own = self.batch.split(rows[indices]), owns["critic"]
+            batch = groups | {"features": groups["features"].reshape(indices.size, -1).T}
+            grads, losses = own.gradient(self._loss, learners["critic"].params, own, batch, weight)
+            return {"critic": grads}, losses, None
+
+        def finish(learners: Learners, grads: dict[str, jax.Array], number: jax.Array) -> Learners:
+            del number
+            return {"critic": learners["critic"].step(optimizer, grads["critic"])}
+
+        def steps(names: tuple[str, ...]) -> Steps:
+            del names
+            shuffling = stream(key, SHUFFLE, state.updates)
+            return minibatches(shuffling, self.shape, lane, active, 2, gradients, finish)
+
+        learners, losses, _ = take(self.shape, steps, self.networks, lane, state.learners)
+        weight = jnp.where(active, lane.epochs * lane.num_minibatches, 0).astype(jnp.float32)
+        return learners, jnp.stack([losses, jnp.broadcast_to(weight, losses.shape)])

@@ -1,0 +1,28 @@
+"""Recipes of SAC."""
+
+from __future__ import annotations
+
+from hyperlax.recipes.benchmark import LEARNING_RATE, NETWORKS, REPLAY, Benchmark
+from hyperlax.recipes.recipe import register_algorithm
+from hyperlax.spaces.distributions import Fixed, LogUniform, Uniform
+
+TUNED: dict[str, dict[str, object]] = {}
+
+BENCHMARK = Benchmark(
+    changes={},
+    space={
+        "actor_lr": LEARNING_RATE,
+        "q_lr": LEARNING_RATE,
+        "alpha_lr": LEARNING_RATE,
+        "gamma": Uniform(0.9, 0.999),
+        "tau": Uniform(0.001, 0.1),
+        "max_grad_norm": Uniform(0.1, 1.0),
+        "target_entropy_scale": Uniform(0.5, 1.0),
+        "init_alpha": LogUniform(0.1, 10.0),
+        "autotune": Fixed(True),
+        **REPLAY,
+    },
+    networks=NETWORKS,
+)
+
+register_algorithm("sac", ("mlp", "tmlp"), TUNED, BENCHMARK)
