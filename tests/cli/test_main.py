@@ -136,6 +136,7 @@ def test_help_takes_less_than_half_a_second() -> None:
 def test_an_interrupt_ends_with_130() -> None:
     program = (
         "import os, signal, sys; from hyperlax.cli import app, main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may have been told to ignore it\n"
         "@app.command('wait')\n"
         "def wait() -> None: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.exit(main(['wait']))"
