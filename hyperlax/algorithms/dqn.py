@@ -24,7 +24,7 @@ from hyperlax.algorithms.experience import Copies
 from hyperlax.algorithms.exploration import GreedyPolicy, epsilon_greedy, linear
 from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, adam, take
 from hyperlax.algorithms.lane import Metrics, lane_max, stream
-from hyperlax.algorithms.replay import Collected, Memory, Place, Replay, check_replay
+from hyperlax.algorithms.replay import Collected, Memory, Place, Replay, ReplayHyperparameters
 from hyperlax.algorithms.shape import MAX_CHUNK, Role, Shape
 from hyperlax.algorithms.statistics import RunningStatistics
 from hyperlax.environments.protocol import Discrete, Environment, num_actions, observation_size
@@ -48,7 +48,7 @@ METRICS = ("value_loss", "mean_value", "episode_return")
 
 
 @dataclass(frozen=True)
-class DQN:
+class DQN(ReplayHyperparameters):
     """Hyperparameters of DQN, each declared here and nowhere else."""
 
     ACTION_SPACES: ClassVar = (Discrete,)
@@ -136,31 +136,6 @@ class DQN:
         False, Categorical((True, False)), kind="scalar", description="by running mean and deviation"
     )
 
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps of one update."""
-        return self.rollout_length * self.total_num_envs
-
-    @property
-    def batch_size(self) -> int:
-        """Transitions in one gradient step."""
-        return self.total_batch_size
-
-    @property
-    def gradient_steps(self) -> int:
-        """Gradient steps of one update."""
-        return self.epochs
-
-    @property
-    def buffer_steps(self) -> int:
-        """Steps of all environments that the replay holds."""
-        return self.total_buffer_size // self.total_num_envs
-
-    def check(self, env: Environment, total_timesteps: int) -> None:
-        """Raises UserError if the hyperparameters contradict one another or do not fit ``env`` and the budget."""
-        del env
-        check_replay(self, total_timesteps)
-
     def shape(self, env: Environment) -> Shape:
         """Returns the static shape of exactly this configuration."""
         critic = Alternatives.exact(self.critic_network, tuple(env.observation_shape))
@@ -210,10 +185,6 @@ class DQN:
             num_updates=i(self.num_updates(total_timesteps)),
             chunk=i(shape.chunk_index(self.batch_size)) if len(shape.chunks) > 1 else None,
         )
-
-    def num_updates(self, total_timesteps: int) -> int:
-        """Updates of a run of so many environment steps; the last may overshoot."""
-        return -(-total_timesteps // self.steps_per_update)
 
     def agent(self, env: Environment, shape: Shape) -> DQNAgent:
         """Returns the functions that train lanes of ``shape``, of which this is one."""

@@ -34,10 +34,9 @@ from hyperlax.algorithms.lane import (
     repeat,
     stream,
 )
-from hyperlax.algorithms.shape import MAX_CHUNK, Role, Shape
+from hyperlax.algorithms.shape import MAX_CHUNK, MinibatchHyperparameters, Role, Shape
 from hyperlax.algorithms.statistics import RunningStatistics
 from hyperlax.environments.protocol import Box, Discrete, Environment, observation_size
-from hyperlax.errors import UserError
 from hyperlax.networks.alternatives import AlternativeNetworks, Alternatives
 from hyperlax.networks.distributions import distribution_for
 from hyperlax.networks.mlp import MLP
@@ -58,7 +57,7 @@ RESET, ACT, STEP, SHUFFLE = range(4)  # purposes of random numbers
 
 
 @dataclass(frozen=True)
-class PPO:
+class PPO(MinibatchHyperparameters):
     """Hyperparameters of PPO, each declared here and nowhere else."""
 
     ACTION_SPACES: ClassVar = (Discrete, Box)
@@ -116,30 +115,6 @@ class PPO:
         True, Categorical((True, False)), kind="scalar", description="by the running deviation of discounted returns"
     )
 
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps of one update."""
-        return self.rollout_length * self.total_num_envs
-
-    @property
-    def batch_size(self) -> int:
-        """Transitions in one gradient step."""
-        return self.steps_per_update // self.num_minibatches
-
-    @property
-    def gradient_steps(self) -> int:
-        """Gradient steps of one update."""
-        return self.epochs * self.num_minibatches
-
-    def check(self, env: Environment, total_timesteps: int) -> None:
-        """Raises UserError if the hyperparameters contradict one another or do not fit ``env`` and the budget."""
-        del env, total_timesteps
-        if self.steps_per_update % self.num_minibatches:
-            raise UserError(
-                f"num_minibatches {self.num_minibatches} does not divide rollout_length {self.rollout_length} × "
-                f"total_num_envs {self.total_num_envs} = {self.steps_per_update}"
-            )
-
     def shape(self, env: Environment) -> Shape:
         """Returns the static shape of exactly this configuration."""
         distribution, inputs = distribution_for(env.action_space), tuple(env.observation_shape)
@@ -179,10 +154,6 @@ class PPO:
             num_updates=i(self.num_updates(total_timesteps)),
             chunk=i(shape.chunk_index(self.batch_size)) if len(shape.chunks) > 1 else None,
         )
-
-    def num_updates(self, total_timesteps: int) -> int:
-        """Updates of a run of so many environment steps; the last may overshoot."""
-        return -(-total_timesteps // self.steps_per_update)
 
     def agent(self, env: Environment, shape: Shape) -> PPOAgent:
         """Returns the functions that train lanes of ``shape``, of which this is one."""

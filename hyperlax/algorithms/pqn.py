@@ -25,10 +25,9 @@ from hyperlax.algorithms.experience import Copies, Stepped
 from hyperlax.algorithms.exploration import GreedyPolicy, epsilon_greedy, linear
 from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, minibatches, take
 from hyperlax.algorithms.lane import Columns, Metrics, any_lane, keep, lane_max, repeat, stream
-from hyperlax.algorithms.shape import MAX_CHUNK, Role, Shape
+from hyperlax.algorithms.shape import MAX_CHUNK, MinibatchHyperparameters, Role, Shape
 from hyperlax.algorithms.statistics import RunningStatistics
 from hyperlax.environments.protocol import Discrete, Environment, num_actions, observation_size
-from hyperlax.errors import UserError
 from hyperlax.networks.alternatives import AlternativeNetworks, Alternatives
 from hyperlax.networks.mlp import MLP
 from hyperlax.spaces import (
@@ -47,7 +46,7 @@ METRICS = ("value_loss", "mean_value", "episode_return")
 
 
 @dataclass(frozen=True)
-class PQN:
+class PQN(MinibatchHyperparameters):
     """Hyperparameters of PQN, each declared here and nowhere else."""
 
     ACTION_SPACES: ClassVar = (Discrete,)
@@ -97,30 +96,6 @@ class PQN:
         False, Categorical((True, False)), kind="scalar", description="by running mean and deviation"
     )
 
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps of one update."""
-        return self.rollout_length * self.total_num_envs
-
-    @property
-    def batch_size(self) -> int:
-        """Transitions in one gradient step."""
-        return self.steps_per_update // self.num_minibatches
-
-    @property
-    def gradient_steps(self) -> int:
-        """Gradient steps of one update."""
-        return self.epochs * self.num_minibatches
-
-    def check(self, env: Environment, total_timesteps: int) -> None:
-        """Raises UserError if the hyperparameters contradict one another or do not fit ``env`` and the budget."""
-        del env, total_timesteps
-        if self.steps_per_update % self.num_minibatches:
-            raise UserError(
-                f"num_minibatches {self.num_minibatches} does not divide rollout_length {self.rollout_length} × "
-                f"total_num_envs {self.total_num_envs} = {self.steps_per_update}"
-            )
-
     def shape(self, env: Environment) -> Shape:
         """Returns the static shape of exactly this configuration."""
         critic = Alternatives.exact(self.critic_network, tuple(env.observation_shape))
@@ -154,10 +129,6 @@ class PQN:
             num_updates=i(self.num_updates(total_timesteps)),
             chunk=i(shape.chunk_index(self.batch_size)) if len(shape.chunks) > 1 else None,
         )
-
-    def num_updates(self, total_timesteps: int) -> int:
-        """Updates of a run of so many environment steps; the last may overshoot."""
-        return -(-total_timesteps // self.steps_per_update)
 
     def agent(self, env: Environment, shape: Shape) -> PQNAgent:
         """Returns the functions that train lanes of ``shape``, of which this is one."""

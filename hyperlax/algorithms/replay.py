@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from hyperlax.algorithms import experience
 from hyperlax.algorithms.experience import Copies
 from hyperlax.algorithms.lane import Columns, keep, repeat
-from hyperlax.algorithms.shape import Shape
+from hyperlax.algorithms.shape import Hyperparameters, Shape
 from hyperlax.algorithms.statistics import RunningStatistics
 from hyperlax.environments.protocol import Environment, observation_size
 from hyperlax.errors import UserError
@@ -28,21 +28,41 @@ from hyperlax.errors import UserError
 BRANCHES = 16
 
 
-def check_replay(hyperparams: Any, total_timesteps: int) -> None:
-    """Raises UserError if buffer, batch, warm-up and budget contradict one another."""
-    buffer, batch, envs = (getattr(hyperparams, f"total_{name}") for name in ("buffer_size", "batch_size", "num_envs"))
-    if buffer < batch:
-        raise UserError(
-            f"total_buffer_size {buffer} is smaller than total_batch_size {batch}; accepted: {batch} or more"
-        )
-    if buffer < envs:
-        raise UserError(f"total_buffer_size {buffer} is smaller than total_num_envs {envs}; accepted: {envs} or more")
-    starts = hyperparams.warmup_rollout_length * envs
-    if starts >= total_timesteps:
-        raise UserError(
-            f"warmup_rollout_length {hyperparams.warmup_rollout_length} × total_num_envs {envs} = {starts}: learning "
-            f"would start beyond the budget of {total_timesteps} steps"
-        )
+class ReplayHyperparameters(Hyperparameters):
+    """What algorithms that learn from a replay have in common."""
+
+    warmup_rollout_length: int
+    total_buffer_size: int
+    total_batch_size: int
+
+    @property
+    def batch_size(self) -> int:
+        """Transitions in one gradient step."""
+        return self.total_batch_size
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps of one update."""
+        return self.epochs
+
+    @property
+    def buffer_steps(self) -> int:
+        """Steps of all environments that the replay holds."""
+        return self.total_buffer_size // self.total_num_envs
+
+    def check(self, env: Environment, total_timesteps: int) -> None:
+        """Raises UserError if the hyperparameters contradict one another or do not fit ``env`` and the budget."""
+        del env
+        buffer, envs = self.total_buffer_size, self.total_num_envs
+        for name, least in (("total_batch_size", self.total_batch_size), ("total_num_envs", envs)):
+            if buffer < least:
+                raise UserError(f"total_buffer_size {buffer} is smaller than {name} {least}; accepted: {least} or more")
+        starts = self.warmup_rollout_length * envs
+        if starts >= total_timesteps:
+            raise UserError(
+                f"warmup_rollout_length {self.warmup_rollout_length} × total_num_envs {envs} = {starts}: learning "
+                f"would start beyond the budget of {total_timesteps} steps"
+            )
 
 
 class Memory(NamedTuple):

@@ -21,7 +21,7 @@ from hyperlax.algorithms import experience
 from hyperlax.algorithms.experience import Copies
 from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, adam, is_finite, take
 from hyperlax.algorithms.lane import Metrics, lane_max, stream
-from hyperlax.algorithms.replay import Collected, Memory, Place, Replay, check_replay
+from hyperlax.algorithms.replay import Collected, Memory, Place, Replay, ReplayHyperparameters
 from hyperlax.algorithms.shape import MAX_CHUNK, Role, Shape
 from hyperlax.algorithms.statistics import RunningStatistics
 from hyperlax.environments.protocol import Box, Discrete, Environment, num_actions, observation_size
@@ -48,7 +48,7 @@ METRICS = ("critic_loss", "mean_value", "actor_loss", "entropy", "alpha", "episo
 
 
 @dataclass(frozen=True)
-class SAC:
+class SAC(ReplayHyperparameters):
     """Hyperparameters of SAC, each declared here and nowhere else."""
 
     ACTION_SPACES: ClassVar = (Discrete, Box)
@@ -111,31 +111,6 @@ class SAC:
         False, Categorical((True, False)), kind="scalar", description="by running mean and deviation"
     )
 
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps of one update."""
-        return self.rollout_length * self.total_num_envs
-
-    @property
-    def batch_size(self) -> int:
-        """Transitions in one gradient step."""
-        return self.total_batch_size
-
-    @property
-    def gradient_steps(self) -> int:
-        """Gradient steps of one update."""
-        return self.epochs
-
-    @property
-    def buffer_steps(self) -> int:
-        """Steps of all environments that the replay holds."""
-        return self.total_buffer_size // self.total_num_envs
-
-    def check(self, env: Environment, total_timesteps: int) -> None:
-        """Raises UserError if the hyperparameters contradict one another or do not fit ``env`` and the budget."""
-        del env
-        check_replay(self, total_timesteps)
-
     def shape(self, env: Environment) -> Shape:
         """Returns the static shape of exactly this configuration."""
         inputs, size = tuple(env.observation_shape), _action_size(env)
@@ -185,10 +160,6 @@ class SAC:
             normalize_observations=b(self.normalize_observations),
             chunk=i(shape.chunk_index(self.batch_size)) if len(shape.chunks) > 1 else None,
         )
-
-    def num_updates(self, total_timesteps: int) -> int:
-        """Updates of a run of so many environment steps; the last may overshoot."""
-        return -(-total_timesteps // self.steps_per_update)
 
     def agent(self, env: Environment, shape: Shape) -> SACAgent:
         """Returns the functions that train lanes of ``shape``, of which this is one."""

@@ -9,31 +9,59 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from hyperlax.errors import CannotShare
+from hyperlax.environments.protocol import Environment
+from hyperlax.errors import CannotShare, UserError
 from hyperlax.networks.alternatives import Alternatives
 
 MAX_CHUNK = 1024
 
 
-class Hyperparameters(Protocol):
-    """What the engine asks of an algorithm's dataclass, besides :meth:`shape`, :meth:`traced` and :meth:`agent`."""
+class Hyperparameters:
+    """What all algorithms' dataclasses have in common; the engine asks for more, as :mod:`hyperlax.algorithms.pqn` has.
+
+    A subclass has fields ``rollout_length``, ``total_num_envs`` and ``epochs``, and says what ``batch_size``
+    (transitions in one gradient step) and ``gradient_steps`` (of one update) are.
+    """
+
+    rollout_length: int
+    total_num_envs: int
+    epochs: int
 
     @property
     def steps_per_update(self) -> int:
         """Environment steps of one update."""
-        ...
+        return self.rollout_length * self.total_num_envs
+
+    def num_updates(self, total_timesteps: int) -> int:
+        """Updates of a run of so many environment steps; the last may overshoot."""
+        return -(-total_timesteps // self.steps_per_update)
+
+
+class MinibatchHyperparameters(Hyperparameters):
+    """What algorithms that take epochs of minibatches over a rollout have in common."""
+
+    num_minibatches: int
 
     @property
     def batch_size(self) -> int:
         """Transitions in one gradient step."""
-        ...
+        return self.steps_per_update // self.num_minibatches
 
     @property
     def gradient_steps(self) -> int:
         """Gradient steps of one update."""
-        ...
+        return self.epochs * self.num_minibatches
+
+    def check(self, env: Environment, total_timesteps: int) -> None:
+        """Raises UserError if the hyperparameters contradict one another or do not fit ``env`` and the budget."""
+        del env, total_timesteps
+        if self.steps_per_update % self.num_minibatches:
+            raise UserError(
+                f"num_minibatches {self.num_minibatches} does not divide rollout_length {self.rollout_length} × "
+                f"total_num_envs {self.total_num_envs} = {self.steps_per_update}"
+            )
 
 
 @dataclass(frozen=True)
