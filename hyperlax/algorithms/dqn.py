@@ -365,10 +365,7 @@ class DQNAgent(GreedyPolicy):
             (indices, importance), own, learner = order, owns["critic"], learners["critic"]
             batch = replay.transitions(memory, place, indices, lane.gamma, lane.n_step, shape.n_step)
             batch["importance"] = importance
-            for name in ("", "next_"):
-                observation = batch[f"{name}observation"].reshape(indices.size, -1)
-                use = lane.normalize_observations
-                batch[f"{name}features"] = experience.features(collected.statistics, use, observation)
+            batch |= replay.features(batch, collected.statistics, lane.normalize_observations)
             targets = self._targets(own, learner, lane, batch)
             grads, (losses, errors) = own.gradient(self._loss, learner.params, own, lane, batch, targets, weight)
             return {"critic": grads}, losses, errors

@@ -194,6 +194,15 @@ class Replay:
             going = going & (row["done"] == 0)
         return {**first, **end, "reward": total, "discount": discount * (1.0 - end["terminated"])}
 
+    @staticmethod
+    def features(batch: dict[str, jax.Array], statistics: RunningStatistics, use: jax.Array) -> dict[str, jax.Array]:
+        """Returns what networks see of both observations of transitions, ``(features, batch)`` each."""
+        number = batch["reward"].shape[0]
+        return {
+            f"{name}features": experience.features(statistics, use, batch[f"{name}observation"].reshape(number, -1))
+            for name in ("", "next_")
+        }
+
     def collect(
         self,
         key: jax.Array,

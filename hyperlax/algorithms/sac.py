@@ -400,10 +400,7 @@ class SACAgent:
             del number
             indices, noise = order
             batch = replay.transitions(memory, place, indices, lane.gamma, one, 1)
-            for name in ("", "next_"):
-                observation = batch[f"{name}observation"].reshape(indices.size, -1)
-                use = lane.normalize_observations
-                batch[f"{name}features"] = experience.features(collected.statistics, use, observation)
+            batch |= replay.features(batch, collected.statistics, lane.normalize_observations)
             batch["action"] = batch["action"].reshape(indices.size, -1).T
             batch["noise"], batch["next_noise"] = noise[:, 0].T, noise[:, 1].T
             return *self._gradients(lane, owns, learners, batch, weight), None

@@ -20,7 +20,7 @@ class Progress:
     """The progress of one run, updated between ticks.
 
     Args:
-        total_configurations: how many (sample, seed) pairs are to run.
+        total_configurations: how many samples are to run.
         total_steps: environment steps of all of them together; 0 when not known.
         enabled: False shows nothing.
         stream: standard error by default, so that standard output stays clean for results.
