@@ -11,21 +11,44 @@ import worker
 ENVIRONMENTS = {"cartpole": "CartPole-v1", "pendulum": "Pendulum-v1"}
 
 # The work that both sides do: see also speed_hyperlax.py.
-CONFIGURATION = dict(
-    num_envs=8,
-    num_steps=128,
-    num_epochs=4,
-    num_minibatches=4,
-    agent_kwargs=dict(activation="tanh", hidden_layer_sizes=(64, 64)),
-    normalize_observations=True,
-    gamma=0.99,
-    gae_lambda=0.95,
-    clip_eps=0.2,
-    vf_coef=0.5,
-    ent_coef=0.01,
-    max_grad_norm=0.5,
-    skip_initial_evaluation=True,
-)
+CONFIGURATIONS = {
+    "ppo": dict(
+        num_envs=8,
+        num_steps=128,
+        num_epochs=4,
+        num_minibatches=4,
+        agent_kwargs=dict(activation="tanh", hidden_layer_sizes=(64, 64)),
+        normalize_observations=True,
+        gamma=0.99,
+        gae_lambda=0.95,
+        clip_eps=0.2,
+        vf_coef=0.5,
+        ent_coef=0.01,
+        max_grad_norm=0.5,
+    ),
+    "dqn": dict(
+        num_envs=8,
+        num_epochs=8,
+        batch_size=128,
+        buffer_size=10_000,
+        fill_buffer=256,
+        agent_kwargs=dict(activation="relu"),  # 2×64 in any case
+        gamma=0.99,
+        polyak=0.99,
+        max_grad_norm=10.0,
+    ),
+    "sac": dict(
+        num_envs=8,
+        num_epochs=8,
+        batch_size=128,
+        buffer_size=10_000,
+        fill_buffer=256,
+        hidden_layer_sizes=(64, 64),
+        gamma=0.99,
+        polyak=0.995,
+        max_grad_norm=10.0,
+    ),
+}
 
 
 def prepare() -> dict[str, str]:
@@ -48,7 +71,9 @@ def build(job: worker.Job) -> Callable[[], None]:
     import rejax
 
     name = ENVIRONMENTS[job.environment]
-    algorithm = rejax.PPO.create(env=name, total_timesteps=job.steps, eval_freq=job.steps, **CONFIGURATION)
+    create = getattr(rejax, job.algorithm.upper()).create
+    steps = dict(total_timesteps=job.steps, eval_freq=job.steps, skip_initial_evaluation=True)
+    algorithm = create(env=name, **steps, **CONFIGURATIONS[job.algorithm])
     if not job.evaluation:
         algorithm = algorithm.replace(eval_callback=lambda algorithm, state, rng: jnp.float32(0))
 

@@ -1,30 +1,42 @@
-"""Our side of the speed comparison: one program of alike PPO lanes, planned as a sweep would, without a cache."""
+"""Our side of the speed comparison: one program of alike lanes, planned as a sweep would, without a cache."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import worker
 
-from hyperlax.algorithms.ppo import PPO
+from hyperlax.algorithms import ALGORITHMS
 from hyperlax.engine import devices
 from hyperlax.engine.planner import MACHINES, Planner
 from hyperlax.engine.program import Program, Task
 from hyperlax.environments import make
 
 # The work that both sides do: see also peer_rejax.py.
-CONFIGURATION = PPO(
-    rollout_length=128,
-    total_num_envs=8,
-    epochs=4,
-    num_minibatches=4,
-    normalize_observations=True,
-    decay_learning_rates=False,
-)
+ON_POLICY = {"rollout_length": 128, "total_num_envs": 8, "epochs": 4, "num_minibatches": 4}
+REPLAY = {
+    "rollout_length": 1,
+    "total_num_envs": 8,
+    "epochs": 8,
+    "total_batch_size": 128,
+    "total_buffer_size": 10_000,
+    "warmup_rollout_length": 32,
+}
+CONFIGURATIONS: dict[str, dict[str, object]] = {
+    "ppo": {**ON_POLICY, "normalize_observations": True, "decay_learning_rates": False},
+    "pqn": ON_POLICY,
+    "dqn": REPLAY,
+    "sac": REPLAY,
+}
+
+
+def configuration(algorithm: str, **changes: object) -> Any:
+    """Returns the hyperparameters of the work, with changes."""
+    return ALGORITHMS[algorithm](**{**CONFIGURATIONS[algorithm], **changes})
 
 
 class TrainingOnly(Program):
@@ -35,10 +47,11 @@ class TrainingOnly(Program):
         return nothing, nothing
 
 
-def tasks(configurations: int, hyperparams: PPO = CONFIGURATION) -> list[Task]:
+def tasks(configurations: int, hyperparams: Any) -> list[Task]:
     """Returns so many configurations that differ in their learning rates."""
+    names = [f.name for f in fields(hyperparams) if f.name.endswith("_lr")]
     rates = np.geomspace(1e-4, 1e-3, configurations)
-    return [Task(i, 0, replace(hyperparams, actor_lr=float(r), critic_lr=float(r))) for i, r in enumerate(rates)]
+    return [Task(i, 0, replace(hyperparams, **dict.fromkeys(names, float(r)))) for i, r in enumerate(rates)]
 
 
 class Trainer:
@@ -47,7 +60,7 @@ class Trainer:
     Args:
         environment: a gymnax name.
         configurations: to be trained.
-        hyperparams: of all of them, but for the learning rates.
+        hyperparams: of all of them, but for the learning rates; see :func:`configuration`.
         steps: environment steps of each.
         evaluation: whether to compile it.
     """
@@ -56,8 +69,8 @@ class Trainer:
         self,
         environment: str,
         configurations: int,
+        hyperparams: Any,
         *,
-        hyperparams: PPO = CONFIGURATION,
         steps: int = 1_000_000,
         evaluation: bool = False,
     ) -> None:
@@ -111,7 +124,13 @@ def prepare() -> dict[str, str]:
 
 def build(job: worker.Job) -> Callable[[], None]:
     """Compiles a job; training starts with the initialisation of networks and environments."""
-    trainer = Trainer(job.environment, job.configurations, steps=job.steps, evaluation=job.evaluation)
+    trainer = Trainer(
+        job.environment,
+        job.configurations,
+        configuration(job.algorithm),
+        steps=job.steps,
+        evaluation=job.evaluation,
+    )
     return lambda: trainer.train(job.updates)
 
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -60,7 +60,7 @@ class Counts:
 def profile(args: argparse.Namespace) -> None:
     """Measures on one core and writes ``profile.md``."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    from speed_hyperlax import CONFIGURATION, prepare
+    from speed_hyperlax import configuration, prepare
 
     versions = prepare()
     parts = [
@@ -74,10 +74,10 @@ def profile(args: argparse.Namespace) -> None:
     ]
     for configurations in args.configurations or [1, 16, 64]:
         for environment in args.environments:
-            updates = max(2, args.total_steps // 10 // configurations // CONFIGURATION.steps_per_update)
+            updates = max(2, args.total_steps // 10 // configurations // configuration("ppo").steps_per_update)
             taken = {epochs: update_seconds(environment, configurations, epochs, updates) for epochs in EPOCHS}
             (lanes, group), *_ = {(lanes, group) for _, lanes, group in taken.values()}
-            limits = measure_limits(group, CONFIGURATION.batch_size)
+            limits = measure_limits(group, configuration("ppo").batch_size)
             parts.append(f"## {environment.capitalize()}, {lanes} configurations at once, {group} in lockstep\n")
             parts.append(describe({e: t[0] for e, t in taken.items()}, count(environment), limits, lanes))
             print(parts[-1], flush=True)
@@ -89,9 +89,9 @@ def profile(args: argparse.Namespace) -> None:
 
 def update_seconds(environment: str, configurations: int, epochs: int, updates: int) -> tuple[float, int, int]:
     """Returns the time of one update with so many epochs, and the lanes that did it: in all, in lockstep."""
-    from speed_hyperlax import CONFIGURATION, Trainer
+    from speed_hyperlax import Trainer, configuration
 
-    trainer = Trainer(environment, configurations, hyperparams=replace(CONFIGURATION, epochs=epochs))
+    trainer = Trainer(environment, configurations, configuration("ppo", epochs=epochs))
     lanes, busy = trainer.start()
     lanes, _ = trainer.program.tick(lanes, busy * 1)
     times = []
@@ -138,7 +138,9 @@ def _seconds(function: Callable[..., Any], *inputs: Any) -> float:
 
 def count(environment: str) -> Counts:
     """Counts the operations and bytes of one configuration."""
-    from speed_hyperlax import CONFIGURATION as hp
+    from speed_hyperlax import configuration
+
+    hp = configuration("ppo")
 
     from hyperlax.algorithms.ppo import PPOAgent
     from hyperlax.environments import make
@@ -170,7 +172,9 @@ def count(environment: str) -> Counts:
 
 def describe(seconds: dict[int, float], counts: Counts, limits: Limits, configurations: int) -> str:
     """Returns the analysis of one number of configurations as Markdown."""
-    from speed_hyperlax import CONFIGURATION as hp
+    from speed_hyperlax import configuration
+
+    hp = configuration("ppo")
 
     epoch = (seconds[EPOCHS[2]] - seconds[EPOCHS[1]]) / (EPOCHS[2] - EPOCHS[1])
     gradient = epoch / hp.num_minibatches / configurations

@@ -20,18 +20,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+# Environment steps of one update, and the environments that an algorithm is measured on.
+STEPS_PER_UPDATE = {"ppo": 1024, "pqn": 1024, "dqn": 8, "sac": 8}
+ENVIRONMENTS = {
+    "ppo": ("cartpole", "pendulum"), "pqn": ("cartpole",), "dqn": ("cartpole",), "sac": ("pendulum",)
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Job:
     """What one process is to do.
 
     Attributes:
+        algorithm: ``ppo``, ``dqn`` and so on.
         environment: ``cartpole`` or ``pendulum``.
         configurations: trained at once, with learning rates of their own.
-        updates: of each, 8 environments × 128 steps.
+        updates: of each.
         evaluation: whether what is compiled contains the evaluation of policies.
     """
 
+    algorithm: str
     environment: str
     configurations: int
     updates: int
@@ -40,7 +48,7 @@ class Job:
     @property
     def steps(self) -> int:
         """Environment steps of one configuration."""
-        return 1024 * self.updates
+        return STEPS_PER_UPDATE[self.algorithm] * self.updates
 
 
 # --- in the measured process ---------------------------------------------------------------------

@@ -55,24 +55,24 @@ class DQN(ReplayHyperparameters):
 
     critic_network: Any = nested(lambda: MLP((64, 64), "relu", False))
     critic_lr: float = hyperparameter(
-        5e-4, LogUniform(1e-5, 1e-3), kind="scalar", description="Adam step size", check=positive
+        2.5e-4, LogUniform(1e-5, 1e-3), kind="scalar", description="Adam step size", check=positive
     )
     gamma: float = hyperparameter(
         0.99, Uniform(0.9, 0.9999), kind="scalar", description="discount per step", check=fraction
     )
     tau: float = hyperparameter(
-        0.01, LogUniform(0.001, 1.0), kind="scalar",
+        1.0, LogUniform(0.001, 1.0), kind="scalar",
         description="step of the target network towards the other; 1 copies it", check=fraction,
     )  # fmt: skip
     target_update_interval: int = hyperparameter(
-        1, Fixed(1), kind="scalar", description="gradient steps from one step of the target network to the next",
+        50, Fixed(1), kind="scalar", description="gradient steps from one step of the target network to the next",
         check=at_least(1),
     )  # fmt: skip
     max_grad_norm: float = hyperparameter(
-        10.0, LogUniform(0.1, 10.0), kind="scalar", description="clip of the gradient's norm", check=positive
+        1000.0, LogUniform(0.1, 1000.0), kind="scalar", description="clip of the gradient's norm", check=positive
     )
     huber_loss_parameter: float = hyperparameter(
-        1.0, Uniform(0.0, 1.0), kind="scalar", description="error from which on the loss is linear; 0 for never",
+        0.0, Uniform(0.0, 1.0), kind="scalar", description="error from which on the loss is linear; 0 for never",
         check=non_negative,
     )  # fmt: skip
     max_abs_reward: float = hyperparameter(
@@ -85,7 +85,7 @@ class DQN(ReplayHyperparameters):
         0.05, Uniform(0.01, 0.2), kind="scalar", description="share of random actions in the end", check=fraction
     )
     exploration_fraction: float = hyperparameter(
-        0.2, Uniform(0.05, 0.5), kind="scalar", description="part of the budget over which it falls linearly",
+        0.3, Uniform(0.05, 0.5), kind="scalar", description="part of the budget over which it falls linearly",
         check=fraction,
     )  # fmt: skip
     use_double_q: bool = hyperparameter(
@@ -122,7 +122,7 @@ class DQN(ReplayHyperparameters):
         description="random steps per environment before learning starts", check=at_least(0),
     )  # fmt: skip
     total_buffer_size: int = hyperparameter(
-        50_000, Categorical((10_000, 50_000, 100_000)), kind="structural", description="transitions remembered",
+        10_000, Categorical((10_000, 50_000, 100_000)), kind="structural", description="transitions remembered",
         check=at_least(1),
     )  # fmt: skip
     total_batch_size: int = hyperparameter(
@@ -130,7 +130,7 @@ class DQN(ReplayHyperparameters):
         check=at_least(1),
     )  # fmt: skip
     decay_learning_rates: bool = hyperparameter(
-        False, Categorical((True, False)), kind="scalar", description="linearly to zero over the budget"
+        True, Categorical((True, False)), kind="scalar", description="linearly to zero over the budget"
     )
     normalize_observations: bool = hyperparameter(
         False, Categorical((True, False)), kind="scalar", description="by running mean and deviation"
@@ -148,7 +148,7 @@ class DQN(ReplayHyperparameters):
             chunks=(min(self.batch_size, MAX_CHUNK),),
             roles=(role,),
             capacity=self.buffer_steps * self.total_num_envs,
-            replay_width=2 * observation_size(env) + 4,
+            replay_width=2 * observation_size(env) + 4 + self.use_prioritized_replay,
             n_step=self.n_step,
             options=tuple(sorted(name for name, used in options.items() if used)),
         )

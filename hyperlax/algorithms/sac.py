@@ -4,6 +4,9 @@ Twin critics, target networks, a temperature that is fixed or tuned to a target 
 policy is a squashed normal distribution; for discrete ones a categorical distribution over which all expectations
 are exact (Christodoulou, 2019). One update collects ``rollout_length`` steps of all environments and then takes
 ``epochs`` gradient steps. In each, critics, actor and temperature step at once, from the same parameters.
+
+Exploration may keep its noise for some steps, as in generalised state-dependent exploration (Raffin et al., 2022),
+without which rewards that only a long push reaches are never seen.
 """
 
 from __future__ import annotations
@@ -85,6 +88,10 @@ class SAC(ReplayHyperparameters):
         1.0, Uniform(0.1, 1.0), kind="scalar",
         description="target entropy over -size of continuous, log number of discrete actions", check=non_negative,
     )  # fmt: skip
+    noise_period: int = hyperparameter(
+        1, Fixed(1), kind="scalar", description="steps for which exploration keeps its noise, random actions included",
+        check=at_least(1),
+    )  # fmt: skip
     rollout_length: int = hyperparameter(
         4, Categorical((2, 4, 8)), kind="structural", description="steps per environment and update",
         check=at_least(1),
@@ -151,6 +158,7 @@ class SAC(ReplayHyperparameters):
             autotune=b(self.autotune),
             init_alpha=f(self.init_alpha),
             target_entropy_scale=f(self.target_entropy_scale),
+            noise_period=i(self.noise_period),
             rollout_length=i(self.rollout_length),
             epochs=i(self.epochs),
             num_envs=i(self.total_num_envs),
@@ -187,6 +195,7 @@ class SACLane(NamedTuple):
     autotune: Any
     init_alpha: Any
     target_entropy_scale: Any
+    noise_period: Any
     rollout_length: Any
     epochs: Any
     num_envs: Any
@@ -318,13 +327,13 @@ class SACAgent:
     ) -> tuple[Collected, jax.Array]:
         """Steps every environment ``rollout_length`` times, at random during the warm-up."""
         actor = self.actor.unpack(state.learners["actor"].params)
-        action_key = stream(key, ACT, state.updates)
 
         def act(t: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
             features = experience.features(state.statistics, lane.normalize_observations, observation)
             outputs = self.actor(actor, features, lane.actor)
-            warm = state.updates * lane.rollout_length + t >= lane.warmup
-            return self.kind.explore(jax.random.fold_in(action_key, t), outputs, warm)
+            steps = state.updates * lane.rollout_length + t
+            noise_key = stream(key, ACT, jax.lax.div(steps, lane.noise_period))
+            return self.kind.explore(noise_key, outputs, steps >= lane.warmup)
 
         length = jnp.where(active, lane.rollout_length, 0)
         before = Collected(state.memory, state.statistics, state.copies)

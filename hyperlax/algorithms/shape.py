@@ -173,6 +173,7 @@ class Shape:
                 for mine, theirs in zip(self.roles, other.roles, strict=True)
             ),
             capacity=max(self.capacity, other.capacity),
+            replay_width=max(self.replay_width, other.replay_width),
             n_step=max(self.n_step, other.n_step),
             options=tuple(sorted({*self.options, *other.options})),
         )

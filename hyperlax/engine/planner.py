@@ -393,6 +393,11 @@ class Planner:
             MemoryShortage: not even one lane on each device fits.
         """
         kept, working = shape.memory(self._env_numbers, self.num_eval_episodes)
+
+        def needed(each: int, group: int) -> int:
+            """Bytes on a device: if its lanes are not all in lockstep, the group that works is a copy."""
+            return each * kept + group * (working + (kept if group < each else 0))
+
         num_tasks = len(costs)
         each = min(-(-num_tasks // self.num_devices), max(1, self.max_lanes // self.num_devices))
         share = self.memory // self.num_devices
@@ -403,7 +408,7 @@ class Planner:
                 "total_num_envs, rollout_length and layer_sizes decide what a lane needs"
             )
         group = max(1, min(group or each, each, share // (kept + working)))
-        each = min(each, (share - group * working) // kept)
+        each = max(n for n in range(group, each + 1) if needed(n, group) <= share)
         rounds = -(-num_tasks // (each * self.num_devices))  # as many rounds with fewer lanes waste less
         each = -(-num_tasks // (rounds * self.num_devices))
         group = min(group, each)
@@ -411,13 +416,13 @@ class Planner:
         choices = Counter(cost.choice for cost in costs)
         groups = sum(-(-n // group) for n in choices.values())
         wanted = -(-groups // self.num_devices) * group
-        if wanted * self.num_devices <= self.max_lanes and wanted * kept + group * working <= share:
+        if wanted * self.num_devices <= self.max_lanes and needed(wanted, group) <= share:
             each = wanted
         elif group > 1 and len(choices) > 1:
             return None  # a lane that becomes free would have to wait for a task with its neighbours' choice
         else:
             each = each // group * group
-        return each * self.num_devices, group, self.num_devices * (each * kept + group * working)
+        return each * self.num_devices, group, self.num_devices * needed(each, group)
 
     def _arrange(
         self, costs: Sequence[_Cost], shape: Any, speeds: dict[Any, _Speed], num_lanes: int, group: int

@@ -172,7 +172,13 @@ class Program:
 
     # --- for all lanes ---------------------------------------------------------------------------
 
-    def _over_lanes(self, function: Any) -> Any:
+    def _over_lanes(self, function: Any, in_place: bool = False) -> Any:
+        """Returns a function of one lane as one of all lanes, a device's groups one after another.
+
+        Args:
+            function: of one lane.
+            in_place: its result is its first argument, changed: memory for one group at a time is enough.
+        """
         spec = PartitionSpec(AXIS)
         groups = self.num_lanes // self.mesh.size // self.group
         lockstep = jax.vmap(function, axis_name=LANES) if self.group > 1 else _by_itself(function)
@@ -180,8 +186,19 @@ class Program:
         def on_device(*arguments: Any) -> Any:
             if groups == 1:
                 return lockstep(*arguments)
-            grouped = jax.tree.map(lambda x: x.reshape(groups, self.group, *x.shape[1:]), arguments)
-            results = jax.lax.map(lambda group: lockstep(*group), grouped)
+
+            def own(everything: Any, i: jax.Array) -> Any:
+                first = i * self.group
+                return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, self.group), everything)
+
+            def change(i: jax.Array, everything: Any) -> Any:
+                put, first = jax.lax.dynamic_update_slice_in_dim, i * self.group
+                result = lockstep(*own((everything, *arguments[1:]), i))
+                return jax.tree.map(lambda x, new: put(x, new, first, 0), everything, result)
+
+            if in_place:
+                return jax.lax.fori_loop(0, groups, change, arguments[0])
+            results = jax.lax.map(lambda i: lockstep(*own(arguments, i)), jnp.arange(groups))
             return jax.tree.map(lambda x: x.reshape(groups * self.group, *x.shape[2:]), results)
 
         return jax.shard_map(on_device, mesh=self.mesh, in_specs=spec, out_specs=spec, check_vma=False)
@@ -201,8 +218,8 @@ class Program:
         lanes = over_lanes(Lanes(keys, hyperparams, state, np.bool_(False), jax.eval_shape(self._no_metrics)))
         self._abstract = lanes
         flag, count = over_lanes(np.bool_(False)), over_lanes(np.int32(0))
-        admit = jax.jit(self._over_lanes(self._admit), donate_argnums=0)
-        tick = jax.jit(self._over_lanes(self._tick), donate_argnums=0)
+        admit = jax.jit(self._over_lanes(self._admit, in_place=True), donate_argnums=0)
+        tick = jax.jit(self._over_lanes(self._tick, in_place=True), donate_argnums=0)
         evaluate = jax.jit(self._over_lanes(self._evaluate))
         platform = self.mesh.devices.flat[0].platform
         quickly, well = QUICKLY.get(platform, {}), WELL.get(platform, {})

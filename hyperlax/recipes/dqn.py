@@ -6,7 +6,19 @@ from hyperlax.recipes.benchmark import LEARNING_RATE, NETWORKS, REPLAY, Benchmar
 from hyperlax.recipes.recipe import register_algorithm
 from hyperlax.spaces.distributions import Categorical, Fixed, Uniform
 
-TUNED: dict[str, dict[str, object]] = {}
+# Found by small sweeps of this very tool (run seed 1000); what is reported was trained on other seeds.
+TUNED: dict[str, dict[str, object]] = {
+    "gymnax.acrobot": {
+        "critic_lr": 6.3e-4,
+        "tau": 0.01,
+        "target_update_interval": 1,
+        "max_grad_norm": 10.0,
+        "huber_loss_parameter": 1.0,
+        "exploration_fraction": 0.2,
+        "epochs": 16,
+        "total_buffer_size": 50_000,
+    },
+}
 
 BENCHMARK = Benchmark(
     changes={"exploration_fraction": 0.0},  # the original explores with the same probability throughout

@@ -6,7 +6,20 @@ from hyperlax.recipes.benchmark import LEARNING_RATE, NETWORKS, REPLAY, Benchmar
 from hyperlax.recipes.recipe import register_algorithm
 from hyperlax.spaces.distributions import Fixed, LogUniform, Uniform
 
-TUNED: dict[str, dict[str, object]] = {}
+# Found by small sweeps of this very tool (run seed 1000); what is reported was trained on other seeds.
+TUNED: dict[str, dict[str, object]] = {
+    "gymnax.mountain_car_continuous": {
+        "actor_lr": 3e-4,
+        "q_lr": 3e-4,
+        "autotune": False,
+        "init_alpha": 0.1,
+        "tau": 0.01,
+        "noise_period": 32,
+        "rollout_length": 8,
+        "epochs": 32,
+        "warmup_rollout_length": 1000,
+    },
+}
 
 BENCHMARK = Benchmark(
     changes={},

@@ -46,7 +46,8 @@ elsewhere, as published. ``hp id`` is the sample id (in most published tables it
 
 Ours: ``status``, ``seeds`` (asked for), ``seeds completed``, ``final return std`` (over the
 seeds' own final returns, divisor n - 1; NaN for one seed), ``env steps`` (all seeds together),
-``diverged at`` (the earliest step at which a seed did), ``wall seconds`` (from the start of the
+``diverged at`` (the earliest step at which a seed did), ``num params`` (trained parameters of
+all networks; of twin critics both count), ``wall seconds`` (from the start of the
 first seed to the end of the last).
 """
 
@@ -78,7 +79,9 @@ METRICS = (
     "early_learning_rate",
     "forgetting_score",
 )
-EXTRAS = ("status", "seeds", "seeds_completed", "final_return_std", "env_steps", "diverged_at", "wall_seconds")
+EXTRAS = (
+    "status", "seeds", "seeds_completed", "final_return_std", "env_steps", "diverged_at", "num_params", "wall_seconds"
+)  # fmt: skip
 NOT_HYPERPARAMETERS = frozenset(("hp_id", "sample_id", *METRICS, *EXTRAS))
 
 _FINAL_FRACTION = 0.1
@@ -199,6 +202,7 @@ def _over_seeds(curves: pd.DataFrame | None, ends: pd.DataFrame | None, seeds: i
         "seeds_completed": 0,
         "env_steps": sum(last_steps),
         "diverged_at": math.nan,
+        "num_params": math.nan,
         "wall_seconds": math.nan,
     }
     if ends is None:
@@ -210,6 +214,7 @@ def _over_seeds(curves: pd.DataFrame | None, ends: pd.DataFrame | None, seeds: i
         "seeds_completed": int((ends["status"] == STATUSES[0]).sum()),
         "env_steps": int(ends["env_steps"].fillna(0).sum()),
         "diverged_at": float(ends["diverged_at"].astype(float).min()),
+        "num_params": float(ends["num_params"].astype(float).max()),
         "wall_seconds": float(ends["wall_seconds_end"].max() - ends["wall_seconds_start"].min()),
     }
 

@@ -54,6 +54,7 @@ LANE_COLUMNS = (
     "status",
     "env_steps",
     "diverged_at",
+    "num_params",
     "program",
     "lane",
     "wall_seconds_start",
@@ -141,6 +142,7 @@ class RunWriter:
         status: str,
         env_steps: int,
         diverged_at: int | None = None,
+        num_params: int | None = None,
         program: int | None = None,
         lane: int | None = None,
         wall_seconds_start: float | None = None,
@@ -151,7 +153,7 @@ class RunWriter:
         if status not in STATUSES:
             raise ValueError(f"status '{status}': accepted are {', '.join(STATUSES)}")
         start, end = wall_seconds_start, wall_seconds_end
-        values = (sample_id, seed, status, env_steps, diverged_at, program, lane, start, end, message)
+        values = (sample_id, seed, status, env_steps, diverged_at, num_params, program, lane, start, end, message)
         row = dict(zip(LANE_COLUMNS, values, strict=True))
         self._lanes.append([row])
         self._lane_rows.append(row)

@@ -44,6 +44,7 @@ RESULT_COLUMNS = frozenset(
         "diverged_at",
         "env_steps",
         "final_return_std",
+        "num_params",
         "seeds",
         "seeds_completed",
         "status",

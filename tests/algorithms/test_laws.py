@@ -201,6 +201,7 @@ def random_sac(rng, network):
         autotune=flag(rng),
         init_alpha=rng.uniform(0.1, 2),
         target_entropy_scale=rng.uniform(0.1, 1),
+        noise_period=int(rng.integers(1, 4)),
         **random_replay(rng),
     )
 
@@ -327,7 +328,7 @@ CASES = {
     "dqn-mlp": Case("dqn", "mlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=4),
     "sac-tmlp-discrete": Case("sac", "tmlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=12),
     "pqn-cnn": Case("pqn", "cnn", "gymnax.breakout", seed=0),
-    "sac-mlp-continuous": Case("sac", "mlp", "gymnax.pendulum", (("max_episode_steps", 6),), seed=5),
+    "sac-mlp-continuous": Case("sac", "mlp", "gymnax.pendulum", (("max_episode_steps", 6),), seed=8),
 }
 
 

@@ -283,6 +283,14 @@ def soft_value(critic, actor, alpha, x, noise, discrete):
     return value + alpha * entropy, entropy
 
 
+def test_sac_keeps_the_noise_of_exploration_for_its_period(make_spring):
+    hp = replace(SACS["tuned"], noise_period=3, warmup_rollout_length=100)
+    rows, newest = remembered(Trained(hp, make_spring(False)), UPDATES - 1)
+    actions = {t: np.stack([rows[t, env]["action"] for env in range(hp.total_num_envs)]) for t, _ in rows}
+    same = [np.array_equal(actions[t], actions[t - 1]) for t in range(min(actions) + 1, newest + 1)]
+    assert same == [t % 3 != 0 for t in range(min(actions) + 1, newest + 1)]
+
+
 @pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
 @pytest.mark.parametrize("name", SACS)
 def test_sac_equals_its_reference(make_spring, name, discrete):

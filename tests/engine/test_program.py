@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hyperlax.algorithms import rng
+from hyperlax.algorithms.dqn import DQN
 from hyperlax.algorithms.lane import stream
 from hyperlax.algorithms.ppo import PPO
 from hyperlax.engine.devices import local_mesh
@@ -130,3 +131,21 @@ def test_compiling_is_timed_and_memory_is_known(program, trained):
 def test_a_mesh_of_more_devices_than_there_are_is_refused():
     with pytest.raises(UserError, match="num_devices 1000"):
         local_mesh(1000)
+
+
+@pytest.mark.parametrize("prioritised", [False, True])
+def test_a_replay_is_held_once_and_the_planner_counts_all_there_is(prioritised):
+    env = make("gymnax.cartpole", max_episode_steps=12)
+    hp = DQN(
+        MLP((2,)), total_num_envs=2, rollout_length=1, epochs=1, total_batch_size=2, total_buffer_size=40_000,
+        use_prioritized_replay=prioritised,
+    )  # fmt: skip
+    program = Program(
+        hp, env, hp.shape(env), num_lanes=4, group=1, total_timesteps=100, num_eval_episodes=2, run_seed=1,
+        mesh=local_mesh(1),
+    )  # fmt: skip
+    program.compile()
+    kept, working = hp.shape(env).memory(env_numbers=20, num_episodes=2)
+    replay = hp.total_buffer_size * (2 * 4 + 4)  # numbers
+    # Four lanes, and a copy of the one that works; the network here is too small for its estimate to be close.
+    assert 16 * replay < program.memory_bytes() < 1.01 * (5 * kept + working)

@@ -13,7 +13,9 @@ from hyperlax.results.summary import curve_metrics, header_of, name_of, to_publi
 PUBLISHED = sorted(
     (Path(__file__).parents[2].parent / "shared" / "reference" / "hyperlax_published").glob("*_summary.csv")
 )
-LANE_COLUMNS = ["sample_id", "seed", "status", "env_steps", "diverged_at", "wall_seconds_start", "wall_seconds_end"]
+LANE_COLUMNS = [
+    "sample_id", "seed", "status", "env_steps", "diverged_at", "num_params", "wall_seconds_start", "wall_seconds_end"
+]  # fmt: skip
 
 
 def metrics(steps, returns, budget):
@@ -80,17 +82,17 @@ def test_a_curve_that_stops_early_earns_no_area_afterwards():
 
 def test_mean_and_spread_over_seeds():
     curves = {(3, 0): {1: 0, 2: 10}, (3, 1): {1: 0, 2: 30}}
-    lanes = [(3, 0, "COMPLETED", 2, None, 1.0, 5.0), (3, 1, "COMPLETED", 2, None, 2.0, 9.0)]
+    lanes = [(3, 0, "COMPLETED", 2, None, 17, 1.0, 5.0), (3, 1, "COMPLETED", 2, None, 17, 2.0, 9.0)]
     row = summarise(*frames(curves, lanes), 2).iloc[0]
     assert row["final_return"] == 20
     assert row["final_return_std"] == pytest.approx(math.sqrt(200))
     assert (row["status"], row["seeds"], row["seeds_completed"]) == ("COMPLETED", 2, 2)
-    assert (row["env_steps"], row["wall_seconds"]) == (4, 8)
+    assert (row["env_steps"], row["num_params"], row["wall_seconds"]) == (4, 17, 8)
 
 
 def test_order_and_samples_without_evaluations():
     curves = {(0, 0): {1: 1.0}, (1, 0): {1: 5.0}, (4, 0): {1: math.nan}}
-    lanes = [(2, 0, "FAILED", 0, None, 0.0, 1.0)]
+    lanes = [(2, 0, "FAILED", 0, None, None, 0.0, 1.0)]
     table = summarise(*frames(curves, lanes), 1)
     assert list(table["sample_id"]) == [1, 0, 2, 4]
     assert list(table["status"]) == ["UNFINISHED", "UNFINISHED", "FAILED", "UNFINISHED"]
@@ -111,7 +113,7 @@ def test_order_and_samples_without_evaluations():
     ],
 )
 def test_status_is_the_worst_of_the_seeds(statuses, expected, completed):
-    lanes = [(0, seed, status, 5, 7 + seed, 0.0, 1.0) for seed, status in enumerate(statuses)]
+    lanes = [(0, seed, status, 5, 7 + seed, 17, 0.0, 1.0) for seed, status in enumerate(statuses)]
     row = summarise(*frames({(0, 0): {1: 1.0}}, lanes), 1, seeds=2).iloc[0]
     assert (row["status"], row["seeds_completed"], row["diverged_at"]) == (expected, completed, 7)
 
