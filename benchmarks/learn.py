@@ -37,7 +37,7 @@ class Goal:
         recipe: name of the recipe.
         env: name of the environment.
         steps: environment steps of each seed.
-        threshold: mean final return to reach.
+        threshold: mean final return to reach; NaN where there is nothing to compare with.
         published: what others report, with their steps and where.
     """
 
@@ -187,8 +187,10 @@ def _markdown(table: pd.DataFrame) -> str:
         "|---|---|---:|---:|---:|---:|---:|---|---|---:|",
     ]
     for row in table.itertuples():
-        score = f"{row.mean_return:.1f} ± {row.standard_error:.1f} | {row.min_seed_return:.1f} | {row.threshold:g}"
-        reached = "yes" if row.reached else "no"
+        goal, reached = f"{row.threshold:g}", "yes" if row.reached else "no"
+        if np.isnan(row.threshold):
+            goal = reached = "–"
+        score = f"{row.mean_return:.1f} ± {row.standard_error:.1f} | {row.min_seed_return:.1f} | {goal}"
         lines.append(
             f"| {row.recipe} | {row.environment} | {row.steps:,} | {row.num_seeds} | {score} | {reached} "
             f"| {row.published} | {row.seconds:.0f} |"

@@ -5,7 +5,8 @@ prioritised replay (Schaul et al., 2016) as switches. One update collects ``roll
 environments and then takes ``epochs`` gradient steps, each on a batch drawn from the replay.
 
 The network has one output more than there are actions: the value of the state, which a network that does not
-duel leaves alone. A prioritised lane's importance exponent rises linearly to one over the budget.
+duel leaves alone. A prioritised lane's importance exponent rises linearly to one over the budget. Exploration may
+keep its random actions for some steps (Dabney et al., 2021).
 """
 
 from __future__ import annotations
@@ -88,6 +89,10 @@ class DQN(ReplayHyperparameters):
         0.3, Uniform(0.05, 0.5), kind="scalar", description="part of the budget over which it falls linearly",
         check=fraction,
     )  # fmt: skip
+    noise_period: int = hyperparameter(
+        1, Fixed(1), kind="scalar", description="steps for which exploration keeps its noise, random actions included",
+        check=at_least(1),
+    )  # fmt: skip
     use_double_q: bool = hyperparameter(
         True, Categorical((True, False)), kind="structural", description="choose the next action by the other network"
     )
@@ -168,6 +173,7 @@ class DQN(ReplayHyperparameters):
             initial_epsilon=f(self.initial_epsilon),
             training_epsilon=f(self.training_epsilon),
             exploration_fraction=f(self.exploration_fraction),
+            noise_period=i(self.noise_period),
             use_double_q=b(self.use_double_q),
             use_dueling=b(self.use_dueling),
             n_step=i(self.n_step),
@@ -208,6 +214,7 @@ class DQNLane(NamedTuple):
     initial_epsilon: Any
     training_epsilon: Any
     exploration_fraction: Any
+    noise_period: Any
     use_double_q: Any
     use_dueling: Any
     n_step: Any
@@ -291,14 +298,14 @@ class DQNAgent(GreedyPolicy):
     ) -> tuple[Collected, jax.Array]:
         """Steps every environment ``rollout_length`` times, ε-greedily after the warm-up."""
         critic = self.critic.unpack(state.learners["critic"].params)
-        action_key = stream(key, ACT, state.updates)
 
         def act(t: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
             values = self._values(critic, state.statistics, lane, observation)
             progress = (state.updates + t / lane.rollout_length) / lane.num_updates
             epsilon = linear(lane.initial_epsilon, lane.training_epsilon, progress, lane.exploration_fraction)
-            warm = state.updates * lane.rollout_length + t >= lane.warmup
-            action = epsilon_greedy(jax.random.fold_in(action_key, t), values, jnp.where(warm, epsilon, 1.0))
+            steps = state.updates * lane.rollout_length + t
+            noise_key = stream(key, ACT, jax.lax.div(steps, lane.noise_period))
+            action = epsilon_greedy(noise_key, values, jnp.where(steps >= lane.warmup, epsilon, 1.0))
             return action[:, None], action
 
         length = jnp.where(active, lane.rollout_length, 0)

@@ -18,6 +18,16 @@ TUNED: dict[str, dict[str, object]] = {
         "epochs": 16,
         "total_buffer_size": 50_000,
     },
+    "gymnax.mountain_car": {
+        "critic_lr": 1e-3,
+        "tau": 0.005,
+        "target_update_interval": 1,
+        "exploration_fraction": 0.4,
+        "noise_period": 16,
+        "rollout_length": 4,
+        "warmup_rollout_length": 1000,
+        "total_buffer_size": 50_000,
+    },
 }
 
 BENCHMARK = Benchmark(

@@ -148,6 +148,7 @@ def random_replay(rng):
         "total_buffer_size": int(rng.integers(12, 60)),
         "total_batch_size": int(rng.integers(1, 12)),
         "normalize_observations": flag(rng),
+        "noise_period": int(rng.integers(1, 4)),
     }
 
 
@@ -201,7 +202,6 @@ def random_sac(rng, network):
         autotune=flag(rng),
         init_alpha=rng.uniform(0.1, 2),
         target_entropy_scale=rng.uniform(0.1, 1),
-        noise_period=int(rng.integers(1, 4)),
         **random_replay(rng),
     )
 

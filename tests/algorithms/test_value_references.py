@@ -32,15 +32,21 @@ SHAPES = dict(rollout_length=4, total_num_envs=3, epochs=3)
 REPLAY = dict(SHAPES, warmup_rollout_length=5, total_buffer_size=45, total_batch_size=7)
 
 DQNS = {
-    "plain": DQN(MLP((6,), "relu", True), critic_lr=1e-2, use_double_q=False, huber_loss_parameter=0.0, **REPLAY),
-    "double, huber": DQN(MLP((6,), "relu", True), critic_lr=1e-2, huber_loss_parameter=0.3, gamma=0.9, **REPLAY),
+    "plain": DQN(
+        MLP((6,), "relu", True), critic_lr=1e-2, use_double_q=False, huber_loss_parameter=0.0, tau=0.3,
+        target_update_interval=1, noise_period=3, **REPLAY,
+    ),
+    "double, huber": DQN(
+        MLP((6,), "relu", True), critic_lr=1e-2, huber_loss_parameter=0.3, gamma=0.9, tau=0.1,
+        target_update_interval=1, **REPLAY,
+    ),
     "duelling, three steps": DQN(
         MLP((6,), "relu", True), critic_lr=1e-2, use_dueling=True, n_step=3, tau=0.3, target_update_interval=2,
         decay_learning_rates=True, max_abs_reward=0.5, **REPLAY,
     ),
     "prioritised, normalised": DQN(
         MLP((6,), "relu", True), critic_lr=1e-2, use_prioritized_replay=True, normalize_observations=True,
-        max_grad_norm=0.05, tau=1.0, **REPLAY,
+        max_grad_norm=0.05, tau=1.0, target_update_interval=3, **REPLAY,
     ),
 }  # fmt: skip
 SACS = {
@@ -244,7 +250,7 @@ def check_exploration(trained, number, rows, params):
         progress = (number + t / hp.rollout_length) / hp.num_updates(TOTAL_TIMESTEPS) / hp.exploration_fraction
         epsilon = hp.initial_epsilon + (hp.training_epsilon - hp.initial_epsilon) * min(1, progress)
         epsilon = 1.0 if step < hp.warmup_rollout_length else epsilon
-        key = jax.random.fold_in(stream(trained.key, dqn.ACT, jnp.int32(number)), t)
+        key = stream(trained.key, dqn.ACT, jnp.int32(step // hp.noise_period))
         draws = np.asarray(jax.random.uniform(key, (hp.total_num_envs, 2)))
         x = np.stack([rows[step, env]["observation"] for env in range(hp.total_num_envs)])
         greedy = np.asarray(dqn_values(hp, params, features(hp, trained.states[number].statistics, x))).argmax(1)
