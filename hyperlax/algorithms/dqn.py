@@ -1,8 +1,9 @@
 """Deep Q-learning (Mnih et al., 2015), as one lane among others.
 
-With double Q-learning (van Hasselt et al., 2016), duelling networks (Wang et al., 2016), n-step returns and
-prioritised replay (Schaul et al., 2016) as switches. One update collects ``rollout_length`` steps of all
-environments and then takes ``epochs`` gradient steps, each on a batch drawn from the replay.
+With double Q-learning (van Hasselt et al., 2016), duelling heads (Wang et al., 2016; linear, without hidden layers of
+their own), n-step returns and prioritised replay (Schaul et al., 2016) as switches. One update collects
+``rollout_length`` steps of all environments and then takes ``epochs`` gradient steps, each on a batch drawn from the
+replay.
 
 The network has one output more than there are actions: the value of the state, which a network that does not
 duel leaves alone. A prioritised lane's importance exponent rises linearly to one over the budget. Exploration may
@@ -12,23 +13,23 @@ keep its random actions for some steps (Dabney et al., 2021).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from hyperlax.algorithms import experience
 from hyperlax.algorithms.experience import Copies
 from hyperlax.algorithms.exploration import GreedyPolicy, epsilon_greedy, linear
-from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, adam, take
+from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, adam, decayed, take
 from hyperlax.algorithms.lane import Metrics, lane_max, stream
 from hyperlax.algorithms.replay import Collected, Memory, Place, Replay, ReplayHyperparameters
 from hyperlax.algorithms.shape import MAX_CHUNK, Role, Shape
 from hyperlax.algorithms.statistics import RunningStatistics
 from hyperlax.environments.protocol import Discrete, Environment, num_actions, observation_size
+from hyperlax.errors import UserError
 from hyperlax.networks.alternatives import AlternativeNetworks, Alternatives
 from hyperlax.networks.mlp import MLP
 from hyperlax.spaces import (
@@ -62,11 +63,11 @@ class DQN(ReplayHyperparameters):
         0.99, Uniform(0.9, 0.9999), kind="scalar", description="discount per step", check=fraction
     )
     tau: float = hyperparameter(
-        1.0, LogUniform(0.001, 1.0), kind="scalar",
+        0.02, LogUniform(0.001, 1.0), kind="scalar",
         description="step of the target network towards the other; 1 copies it", check=fraction,
     )  # fmt: skip
     target_update_interval: int = hyperparameter(
-        50, Fixed(1), kind="scalar", description="gradient steps from one step of the target network to the next",
+        1, Fixed(1), kind="scalar", description="gradient steps from one step of the target network to the next",
         check=at_least(1),
     )  # fmt: skip
     max_grad_norm: float = hyperparameter(
@@ -90,14 +91,17 @@ class DQN(ReplayHyperparameters):
         check=fraction,
     )  # fmt: skip
     noise_period: int = hyperparameter(
-        1, Fixed(1), kind="scalar", description="steps for which exploration keeps its noise, random actions included",
+        1, Fixed(1), kind="scalar", description="steps for which exploration keeps its random actions",
         check=at_least(1),
     )  # fmt: skip
     use_double_q: bool = hyperparameter(
         True, Categorical((True, False)), kind="structural", description="choose the next action by the other network"
     )
     use_dueling: bool = hyperparameter(
-        False, Categorical((True, False)), kind="scalar", description="values of state and of actions apart"
+        False,
+        Categorical((True, False)),
+        kind="scalar",
+        description="linear heads for state and actions apart",
     )
     n_step: int = hyperparameter(
         1, Categorical((1, 3, 5)), kind="structural", description="steps of a transition", check=at_least(1)
@@ -158,79 +162,24 @@ class DQN(ReplayHyperparameters):
             options=tuple(sorted(name for name, used in options.items() if used)),
         )
 
-    def traced(self, shape: Shape, total_timesteps: int) -> DQNLane:
-        """Returns this configuration's place inside ``shape``."""
-        f, i, b = np.float32, np.int32, np.bool_
-        return DQNLane(
-            critic=shape.role("critic").networks.traced(self.critic_network),
-            critic_lr=f(self.critic_lr),
-            gamma=f(self.gamma),
-            tau=f(self.tau),
-            target_update_interval=i(self.target_update_interval),
-            max_grad_norm=f(self.max_grad_norm),
-            huber_loss_parameter=f(self.huber_loss_parameter),
-            max_abs_reward=f(self.max_abs_reward),
-            initial_epsilon=f(self.initial_epsilon),
-            training_epsilon=f(self.training_epsilon),
-            exploration_fraction=f(self.exploration_fraction),
-            noise_period=i(self.noise_period),
-            use_double_q=b(self.use_double_q),
-            use_dueling=b(self.use_dueling),
-            n_step=i(self.n_step),
-            use_prioritized_replay=b(self.use_prioritized_replay),
-            priority_exponent=f(self.priority_exponent),
-            importance_exponent=f(self.importance_exponent),
-            rollout_length=i(self.rollout_length),
-            epochs=i(self.epochs),
-            num_envs=i(self.total_num_envs),
-            warmup=i(self.warmup_rollout_length),
-            buffer_steps=i(self.buffer_steps),
-            batch_size=i(self.total_batch_size),
-            decay_learning_rates=b(self.decay_learning_rates),
-            normalize_observations=b(self.normalize_observations),
-            num_updates=i(self.num_updates(total_timesteps)),
-            chunk=i(shape.chunk_index(self.batch_size)) if len(shape.chunks) > 1 else None,
-        )
+    def num_params(self, env: Environment) -> int:
+        """Returns the number of trained parameters; the value of the state is trained only by duelling."""
+        role = self.shape(env).role("critic")
+        return replace(role, num_outputs=num_actions(env) + self.use_dueling).num_params()
+
+    def check(self, env: Environment, total_timesteps: int) -> None:
+        """Raises UserError if the hyperparameters contradict one another or do not fit ``env`` and the budget."""
+        super().check(env, total_timesteps)
+        if self.n_step > self.buffer_steps:
+            raise UserError(
+                f"n_step {self.n_step} is more than the {self.buffer_steps} steps of total_num_envs "
+                f"{self.total_num_envs} that total_buffer_size {self.total_buffer_size} holds; accepted: 1 … "
+                f"{self.buffer_steps}"
+            )
 
     def agent(self, env: Environment, shape: Shape) -> DQNAgent:
         """Returns the functions that train lanes of ``shape``, of which this is one."""
         return DQNAgent(env, shape)
-
-
-class DQNLane(NamedTuple):
-    """Hyperparameters as traced values; see :class:`DQN`.
-
-    ``num_updates`` is the lane's whole budget, ``chunk`` an index into the shape's chunks, None if there is one.
-    """
-
-    critic: Any
-    critic_lr: Any
-    gamma: Any
-    tau: Any
-    target_update_interval: Any
-    max_grad_norm: Any
-    huber_loss_parameter: Any
-    max_abs_reward: Any
-    initial_epsilon: Any
-    training_epsilon: Any
-    exploration_fraction: Any
-    noise_period: Any
-    use_double_q: Any
-    use_dueling: Any
-    n_step: Any
-    use_prioritized_replay: Any
-    priority_exponent: Any
-    importance_exponent: Any
-    rollout_length: Any
-    epochs: Any
-    num_envs: Any
-    warmup: Any
-    buffer_steps: Any
-    batch_size: Any
-    decay_learning_rates: Any
-    normalize_observations: Any
-    num_updates: Any
-    chunk: Any
 
 
 class DQNState(NamedTuple):
@@ -260,7 +209,7 @@ class DQNAgent(GreedyPolicy):
         """Returns parameters initialised at exact size and padded (on the host), one vector a network."""
         return {"critic": self.critic.init([*entropy, 0], hyperparams.critic_network)}
 
-    def init(self, key: jax.Array, params: Any, lane: DQNLane) -> DQNState:
+    def init(self, key: jax.Array, params: Any, lane: Any) -> DQNState:
         """Returns the state before the first update."""
         optimizer, critic = self._optimizer(lane, jnp.int32(0)), params["critic"]
         return DQNState(
@@ -273,7 +222,7 @@ class DQNAgent(GreedyPolicy):
 
     # --- one update ------------------------------------------------------------------------------
 
-    def update(self, key: jax.Array, state: DQNState, lane: DQNLane, active: jax.Array) -> tuple[DQNState, Metrics]:
+    def update(self, key: jax.Array, state: DQNState, lane: Any, active: jax.Array) -> tuple[DQNState, Metrics]:
         """Collects some steps and learns from all that is remembered; a lane that is not active stays as it is.
 
         Returns:
@@ -284,18 +233,16 @@ class DQNAgent(GreedyPolicy):
         new = DQNState(learners, memory, collected.statistics, collected.copies, state.updates + active)
         return new, jnp.concatenate([losses, episodes[:, None]], axis=1)
 
-    def _combined(self, lane: DQNLane, outputs: jax.Array) -> jax.Array:
+    def _combined(self, lane: Any, outputs: jax.Array) -> jax.Array:
         """Returns the values of all actions of a network's outputs ``(actions + 1, batch)``."""
         actions, state = outputs[:-1], outputs[-1:]
         return actions + jnp.where(lane.use_dueling, state - actions.mean(0, keepdims=True), 0.0)
 
-    def _values(self, critic: Any, statistics: RunningStatistics, lane: DQNLane, observation: jax.Array) -> jax.Array:
+    def _values(self, critic: Any, statistics: RunningStatistics, lane: Any, observation: jax.Array) -> jax.Array:
         features = experience.features(statistics, lane.normalize_observations, observation)
         return self._combined(lane, self.critic(critic, features, lane.critic))
 
-    def _collect(
-        self, key: jax.Array, state: DQNState, lane: DQNLane, active: jax.Array
-    ) -> tuple[Collected, jax.Array]:
+    def _collect(self, key: jax.Array, state: DQNState, lane: Any, active: jax.Array) -> tuple[Collected, jax.Array]:
         """Steps every environment ``rollout_length`` times, ε-greedily after the warm-up."""
         critic = self.critic.unpack(state.learners["critic"].params)
 
@@ -305,7 +252,7 @@ class DQNAgent(GreedyPolicy):
             epsilon = linear(lane.initial_epsilon, lane.training_epsilon, progress, lane.exploration_fraction)
             steps = state.updates * lane.rollout_length + t
             noise_key = stream(key, ACT, jax.lax.div(steps, lane.noise_period))
-            action = epsilon_greedy(noise_key, values, jnp.where(steps >= lane.warmup, epsilon, 1.0))
+            action = epsilon_greedy(noise_key, values, jnp.where(steps >= lane.warmup_rollout_length, epsilon, 1.0))
             return action[:, None], action
 
         length = jnp.where(active, lane.rollout_length, 0)
@@ -315,11 +262,10 @@ class DQNAgent(GreedyPolicy):
     # --- gradient steps --------------------------------------------------------------------------
 
     @staticmethod
-    def _optimizer(lane: DQNLane, updates: jax.Array) -> optax.GradientTransformation:
-        decay = jnp.where(lane.decay_learning_rates, 1.0 - updates / lane.num_updates, 1.0)
-        return adam(lane.critic_lr * decay, lane.max_grad_norm)
+    def _optimizer(lane: Any, updates: jax.Array) -> optax.GradientTransformation:
+        return adam(decayed(lane.critic_lr, lane, updates), lane.max_grad_norm)
 
-    def _targets(self, own: Own, learner: Learner, lane: DQNLane, batch: dict[str, jax.Array]) -> jax.Array:
+    def _targets(self, own: Own, learner: Learner, lane: Any, batch: dict[str, jax.Array]) -> jax.Array:
         """Returns the values that transitions ought to have, ``(batch,)``."""
         target = self._combined(lane, own(own.unpack(learner.target), batch["next_features"]))
         chooser = target
@@ -331,7 +277,7 @@ class DQNAgent(GreedyPolicy):
         return batch["reward"] + batch["discount"] * value
 
     def _loss(
-        self, params: Any, own: Own, lane: DQNLane, batch: dict[str, jax.Array], targets: jax.Array, weight: jax.Array
+        self, params: Any, own: Own, lane: Any, batch: dict[str, jax.Array], targets: jax.Array, weight: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Returns the sum of ``weight`` times each transition's loss; sums of loss and value; all errors."""
         values = self._combined(lane, own(params, batch["features"]))
@@ -344,11 +290,11 @@ class DQNAgent(GreedyPolicy):
         return loss, jax.lax.stop_gradient((jnp.stack([loss, weight @ value]), error))
 
     def _learn(
-        self, key: jax.Array, state: DQNState, collected: Collected, lane: DQNLane, active: jax.Array
+        self, key: jax.Array, state: DQNState, collected: Collected, lane: Any, active: jax.Array
     ) -> tuple[Learners, Metrics, Memory]:
         """Takes ``epochs`` gradient steps, none during the warm-up."""
         shape, replay, memory = self.shape, self.replay, collected.memory
-        place, optimizer = Place(lane.buffer_steps, lane.num_envs), self._optimizer(lane, state.updates)
+        place, optimizer = Place.of(lane), self._optimizer(lane, state.updates)
         sample_key = stream(key, SAMPLE, state.updates)
 
         def with_priorities(priorities: Any) -> Memory:
@@ -363,7 +309,7 @@ class DQNAgent(GreedyPolicy):
             progress = state.updates / lane.num_updates
             exponent = linear(lane.importance_exponent, jnp.float32(1), progress, jnp.float32(1))
             weight = (place.filled(memory) * jnp.maximum(probability, 1e-12)) ** -exponent
-            weight = weight / jnp.where(jnp.arange(size) < lane.batch_size, weight, 0.0).max()
+            weight = weight / jnp.where(jnp.arange(size) < lane.total_batch_size, weight, 0.0).max()
             wanted = lane.use_prioritized_replay
             return jnp.where(wanted, preferred, indices), jnp.where(wanted, weight, importance)
 
@@ -388,11 +334,11 @@ class DQNAgent(GreedyPolicy):
             after = replay.prioritize(with_priorities(priorities), order[0], priority, on)
             return after.priorities, after.largest
 
-        learns = active & ((state.updates + 1) * lane.rollout_length >= lane.warmup)
+        learns = active & ((state.updates + 1) * lane.rollout_length >= lane.warmup_rollout_length)
         num_steps = jnp.where(learns, lane.epochs, 0)
         remembered = remember if self.prioritized else None
         one = jnp.int32(1)
-        steps = Steps(num_steps, lane.batch_size, one, 2, draw, gradients, finish, remembered)
+        steps = Steps(num_steps, lane.total_batch_size, one, 2, draw, gradients, finish, remembered)
         priorities = (memory.priorities, memory.largest) if self.prioritized else None
         learners, losses, priorities = take(shape, lambda names: steps, self.networks, lane, state.learners, priorities)
         weight = jnp.broadcast_to(num_steps.astype(jnp.float32), losses.shape)

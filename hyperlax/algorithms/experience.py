@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -85,6 +86,22 @@ def step(
         jnp.where(done, 0.0, episode_return),
     )
     return after, stepped
+
+
+def bootstrap(stepped: Stepped, valid: jax.Array, value: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Returns the values of final observations where an episode was cut, ``(num_envs,)``, elsewhere zero.
+
+    Args:
+        stepped: by :func:`step`.
+        valid: ``(num_envs,)`` bool, which copies count.
+        value: of raw observations, ``(num_envs,)``; most steps cut no episode in any lane, and then it is not asked.
+    """
+    truncated = stepped.transition.truncated & ~stepped.transition.terminated
+    return jax.lax.cond(
+        any_lane((truncated & valid).any()),
+        lambda: value(stepped.transition.observation) * truncated,
+        lambda: jnp.zeros(valid.shape),
+    )
 
 
 def features(statistics: RunningStatistics, use: jax.Array, observation: jax.Array) -> jax.Array:

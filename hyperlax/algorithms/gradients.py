@@ -89,6 +89,11 @@ def adam(learning_rate: jax.Array, max_grad_norm: jax.Array) -> optax.GradientTr
     )
 
 
+def decayed(learning_rate: jax.Array, lane: Any, updates: jax.Array) -> jax.Array:
+    """Returns a learning rate that falls linearly to zero over the lane's budget, if it wants that."""
+    return learning_rate * jnp.where(lane.decay_learning_rates, 1.0 - updates / lane.num_updates, 1.0)
+
+
 class Steps(NamedTuple):
     """Gradient steps of one update.
 
@@ -126,14 +131,14 @@ def minibatches(
     Args:
         key: of this update's shuffling.
         shape: of the program.
-        lane: traced ``rollout_length``, ``num_envs``, ``epochs``, ``num_minibatches``.
+        lane: traced ``rollout_length``, ``total_num_envs``, ``epochs``, ``num_minibatches``.
         active: whether the lane does anything.
         num_losses: see :class:`Steps`, as ``gradients`` and ``finish``.
     """
     div, rem = jax.lax.div, jax.lax.rem
     transitions = jnp.arange(shape.rows, dtype=jnp.int32)
-    row_of = div(transitions, lane.num_envs) * shape.num_envs + rem(transitions, lane.num_envs)
-    count = lane.rollout_length * lane.num_envs
+    row_of = div(transitions, lane.total_num_envs) * shape.num_envs + rem(transitions, lane.total_num_envs)
+    count = lane.rollout_length * lane.total_num_envs
 
     def shuffle(epoch: jax.Array, memory: Any) -> jax.Array:
         del memory

@@ -22,12 +22,22 @@ import numpy as np
 import optax
 
 from hyperlax.algorithms import experience
-from hyperlax.algorithms.experience import Copies, Stepped
-from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, adam, is_finite, minibatches, take
+from hyperlax.algorithms.experience import Copies
+from hyperlax.algorithms.gradients import (
+    Learner,
+    Learners,
+    Own,
+    Owns,
+    Steps,
+    adam,
+    decayed,
+    is_finite,
+    minibatches,
+    take,
+)
 from hyperlax.algorithms.lane import (
     Columns,
     Metrics,
-    any_lane,
     keep,
     lane_max,
     masked_mean,
@@ -129,66 +139,12 @@ class PPO(MinibatchHyperparameters):
             rollout_width=6 * features + 4 * outputs + 20,
         )
 
-    def traced(self, shape: Shape, total_timesteps: int) -> PPOLane:
-        """Returns this configuration's place inside ``shape``."""
-        f, i, b = np.float32, np.int32, np.bool_
-        return PPOLane(
-            actor=shape.role("actor").networks.traced(self.actor_network),
-            critic=shape.role("critic").networks.traced(self.critic_network),
-            actor_lr=f(self.actor_lr),
-            critic_lr=f(self.critic_lr),
-            gamma=f(self.gamma),
-            gae_lambda=f(self.gae_lambda),
-            clip_eps=f(self.clip_eps),
-            ent_coef=f(self.ent_coef),
-            vf_coef=f(self.vf_coef),
-            max_grad_norm=f(self.max_grad_norm),
-            rollout_length=i(self.rollout_length),
-            epochs=i(self.epochs),
-            num_minibatches=i(self.num_minibatches),
-            num_envs=i(self.total_num_envs),
-            standardize_advantages=b(self.standardize_advantages),
-            decay_learning_rates=b(self.decay_learning_rates),
-            normalize_observations=b(self.normalize_observations),
-            normalize_rewards=b(self.normalize_rewards),
-            num_updates=i(self.num_updates(total_timesteps)),
-            chunk=i(shape.chunk_index(self.batch_size)) if len(shape.chunks) > 1 else None,
-        )
-
     def agent(self, env: Environment, shape: Shape) -> PPOAgent:
         """Returns the functions that train lanes of ``shape``, of which this is one."""
         return PPOAgent(env, shape)
 
 
 LOSSES = {"actor": ("policy_loss", "entropy", "approx_kl", "clip_fraction"), "critic": ("value_loss",)}
-
-
-class PPOLane(NamedTuple):
-    """Hyperparameters as traced values; see :class:`PPO`.
-
-    ``num_updates`` is the lane's whole budget, ``chunk`` an index into the shape's chunks, None if there is one.
-    """
-
-    actor: Any
-    critic: Any
-    actor_lr: Any
-    critic_lr: Any
-    gamma: Any
-    gae_lambda: Any
-    clip_eps: Any
-    ent_coef: Any
-    vf_coef: Any
-    max_grad_norm: Any
-    rollout_length: Any
-    epochs: Any
-    num_minibatches: Any
-    num_envs: Any
-    standardize_advantages: Any
-    decay_learning_rates: Any
-    normalize_observations: Any
-    normalize_rewards: Any
-    num_updates: Any
-    chunk: Any
 
 
 class PPOState(NamedTuple):
@@ -240,7 +196,7 @@ class PPOAgent:
             "critic": self.critic.init([*entropy, 1], hyperparams.critic_network),
         }
 
-    def init(self, key: jax.Array, params: Any, lane: PPOLane) -> PPOState:
+    def init(self, key: jax.Array, params: Any, lane: Any) -> PPOState:
         """Returns the state before the first update."""
         optimizers = self._optimizers(lane, jnp.int32(0))
         return PPOState(
@@ -254,7 +210,7 @@ class PPOAgent:
 
     # --- one update ------------------------------------------------------------------------------
 
-    def update(self, key: jax.Array, state: PPOState, lane: PPOLane, active: jax.Array) -> tuple[PPOState, Metrics]:
+    def update(self, key: jax.Array, state: PPOState, lane: Any, active: jax.Array) -> tuple[PPOState, Metrics]:
         """Collects one rollout and improves on it; a lane that is not active stays as it is.
 
         Returns:
@@ -272,13 +228,13 @@ class PPOAgent:
         new = new._replace(learners=learners, statistics=statistics, updates=state.updates + active)
         return new, jnp.concatenate([losses, episodes[:, None]], axis=1)
 
-    def _features(self, statistics: RunningStatistics, lane: PPOLane, observation: jax.Array) -> jax.Array:
+    def _features(self, statistics: RunningStatistics, lane: Any, observation: jax.Array) -> jax.Array:
         return experience.features(statistics, lane.normalize_observations, observation)
 
-    def _value(self, critic: Any, lane: PPOLane, features: jax.Array) -> jax.Array:
+    def _value(self, critic: Any, lane: Any, features: jax.Array) -> jax.Array:
         return self.critic(critic, features, lane.critic)[0]
 
-    def _values(self, critic: Any, lane: PPOLane, features: jax.Array, active: jax.Array) -> jax.Array:
+    def _values(self, critic: Any, lane: Any, features: jax.Array, active: jax.Array) -> jax.Array:
         """Returns the values of all observations, ``(observed steps, num_envs)``."""
         size = self.block * self.shape.num_envs
 
@@ -292,7 +248,7 @@ class PPOAgent:
         return values.reshape(self.observed_steps, self.shape.num_envs)
 
     def _collect(
-        self, key: jax.Array, critic: Any, state: PPOState, lane: PPOLane, active: jax.Array
+        self, key: jax.Array, critic: Any, state: PPOState, lane: Any, active: jax.Array
     ) -> tuple[PPOState, Rollout, jax.Array]:
         """Steps every environment ``rollout_length`` times with the current policy.
 
@@ -305,7 +261,10 @@ class PPOAgent:
         actor, log_std = self.actor.unpack(params), self.actor.free(params)
         action_key, step_key = stream(key, ACT, state.updates), stream(key, STEP, state.updates)
         steps = jnp.arange(shape.rollout_length)
-        valid = jnp.arange(shape.num_envs) < lane.num_envs
+        valid = jnp.arange(shape.num_envs) < lane.total_num_envs
+
+        def value(observation: jax.Array) -> jax.Array:
+            return self._value(critic, lane, self._features(state.statistics, lane, observation))
 
         def step(t: jax.Array, on: jax.Array, carry: Any) -> Any:
             copies, observations, rows, episodes = carry
@@ -323,7 +282,7 @@ class PPOAgent:
                 reward=stepped.transition.reward,
                 discounted=stepped.discounted,
                 done=stepped.done,
-                bootstrap=self._bootstrap(critic, state, lane, stepped, valid),
+                bootstrap=experience.bootstrap(stepped, valid, value),
             )
             episodes = episodes + jnp.where(on, stepped.episodes, 0.0)
             observations = observations.at[t + 1].set(after.observation)
@@ -339,17 +298,6 @@ class PPOAgent:
         groups["action"] = groups["action"].reshape(*valid.shape, -1)
         return state._replace(copies=copies), Rollout(observation=observations, valid=valid, **groups), episodes
 
-    def _bootstrap(self, critic: Any, state: PPOState, lane: PPOLane, stepped: Stepped, valid: jax.Array) -> jax.Array:
-        """Returns the value of the final observation where an episode was cut, ``(num_envs,)``, else zero."""
-        truncated = stepped.transition.truncated & ~stepped.transition.terminated
-
-        def final_value() -> jax.Array:
-            features = self._features(state.statistics, lane, stepped.transition.observation)
-            return self._value(critic, lane, features) * truncated
-
-        # Most steps cut no episode in any lane: then the second pass through the critic is skipped.
-        return jax.lax.cond(any_lane((truncated & valid).any()), final_value, lambda: jnp.zeros(self.shape.num_envs))
-
     @staticmethod
     def _merge_statistics(statistics: RunningStatistics, rollout: Rollout, active: jax.Array) -> RunningStatistics:
         """Adds the rollout's observations and discounted returns."""
@@ -358,12 +306,12 @@ class PPOAgent:
         return statistics.merge(rows.reshape(rollout.valid.size, -1), (rollout.valid & active).reshape(-1))
 
     @staticmethod
-    def _scaled_reward(statistics: RunningStatistics, rollout: Rollout, lane: PPOLane) -> jax.Array:
+    def _scaled_reward(statistics: RunningStatistics, rollout: Rollout, lane: Any) -> jax.Array:
         """Divides rewards by the running deviation of the discounted return, this rollout included."""
         scaled = jnp.clip(rollout.reward / statistics.deviation()[-1], -10.0, 10.0)
         return jnp.where(lane.normalize_rewards, scaled, rollout.reward)
 
-    def _advantages(self, rollout: Rollout, values: jax.Array, lane: PPOLane) -> jax.Array:
+    def _advantages(self, rollout: Rollout, values: jax.Array, lane: Any) -> jax.Array:
         """Returns generalised advantages ``(rollout_length, num_envs)`` (Schulman et al., 2016, eq. 16)."""
         steps = self.shape.rollout_length
         value, next_value = values[:steps], values[1 : steps + 1]
@@ -378,7 +326,7 @@ class PPOAgent:
         return jax.lax.scan(step, jnp.zeros(self.shape.num_envs), (delta, decay), reverse=True)[1]
 
     def _rows(
-        self, features: jax.Array, rollout: Rollout, values: jax.Array, advantage: jax.Array, lane: PPOLane
+        self, features: jax.Array, rollout: Rollout, values: jax.Array, advantage: jax.Array, lane: Any
     ) -> jax.Array:
         """Returns all that the losses need, one row a transition, so that a minibatch is one gather."""
         mean = masked_mean(advantage, rollout.valid)
@@ -395,10 +343,9 @@ class PPOAgent:
 
     # --- gradient steps --------------------------------------------------------------------------
 
-    def _optimizers(self, lane: PPOLane, updates: jax.Array) -> dict[str, optax.GradientTransformation]:
-        decay = jnp.where(lane.decay_learning_rates, 1.0 - updates / lane.num_updates, 1.0)
+    def _optimizers(self, lane: Any, updates: jax.Array) -> dict[str, optax.GradientTransformation]:
         rates = {"actor": lane.actor_lr, "critic": lane.critic_lr}
-        return {name: adam(rate * decay, lane.max_grad_norm) for name, rate in rates.items()}
+        return {name: adam(decayed(rate, lane, updates), lane.max_grad_norm) for name, rate in rates.items()}
 
     def _minibatch(self, rows: jax.Array) -> dict[str, jax.Array]:
         """Returns the named columns of rows, features and actions as ``(size, batch)``."""
@@ -407,7 +354,7 @@ class PPOAgent:
         return groups | columns
 
     def _actor_loss(
-        self, params: Any, own: Own, lane: PPOLane, batch: dict[str, jax.Array], weight: jax.Array
+        self, params: Any, own: Own, lane: Any, batch: dict[str, jax.Array], weight: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Returns the sum of ``weight`` times each transition's loss, and the sums of the actor's LOSSES."""
         distribution, log_std, advantage = self.distribution, params["free"], batch["advantage"]
@@ -422,14 +369,14 @@ class PPOAgent:
         return weight @ (policy_loss - lane.ent_coef * entropy), jax.lax.stop_gradient(losses) @ weight
 
     def _critic_loss(
-        self, params: Any, own: Own, lane: PPOLane, batch: dict[str, jax.Array], weight: jax.Array
+        self, params: Any, own: Own, lane: Any, batch: dict[str, jax.Array], weight: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Returns the sum of ``weight`` times each transition's loss, and that of the critic's LOSSES."""
         loss = 0.5 * (own(params, batch["features"])[0] - batch["target"]) ** 2 @ weight
         return lane.vf_coef * loss, loss[None]
 
     def _improve(
-        self, key: jax.Array, state: PPOState, rows: jax.Array, lane: PPOLane, active: jax.Array
+        self, key: jax.Array, state: PPOState, rows: jax.Array, lane: Any, active: jax.Array
     ) -> tuple[Learners, Metrics]:
         """Takes ``epochs × num_minibatches`` gradient steps with actor and critic, which know nothing of each other."""
         optimizers = self._optimizers(lane, state.updates)
@@ -466,7 +413,7 @@ class PPOAgent:
         """Returns the part of the state that acting needs."""
         return {"actor": state.learners["actor"].params, "statistics": state.statistics}
 
-    def act(self, policy: Any, lane: PPOLane, observation: jax.Array) -> jax.Array:
+    def act(self, policy: Any, lane: Any, observation: jax.Array) -> jax.Array:
         """Returns greedy actions for raw observations ``(batch, features)``, as the environment takes them."""
         features = self._features(policy["statistics"], lane, observation)
         outputs = self.actor(self.actor.unpack(policy["actor"]), features, lane.actor)

@@ -17,14 +17,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from hyperlax.algorithms import experience
-from hyperlax.algorithms.experience import Copies, Stepped
+from hyperlax.algorithms.experience import Copies
 from hyperlax.algorithms.exploration import GreedyPolicy, epsilon_greedy, linear
-from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, minibatches, take
-from hyperlax.algorithms.lane import Columns, Metrics, any_lane, keep, lane_max, repeat, stream
+from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, decayed, minibatches, take
+from hyperlax.algorithms.lane import Columns, Metrics, keep, lane_max, repeat, stream
 from hyperlax.algorithms.shape import MAX_CHUNK, MinibatchHyperparameters, Role, Shape
 from hyperlax.algorithms.statistics import RunningStatistics
 from hyperlax.environments.protocol import Discrete, Environment, num_actions, observation_size
@@ -108,55 +107,9 @@ class PQN(MinibatchHyperparameters):
             rollout_width=6 * observation_size(env) + 20,
         )
 
-    def traced(self, shape: Shape, total_timesteps: int) -> PQNLane:
-        """Returns this configuration's place inside ``shape``."""
-        f, i, b = np.float32, np.int32, np.bool_
-        return PQNLane(
-            critic=shape.role("critic").networks.traced(self.critic_network),
-            critic_lr=f(self.critic_lr),
-            gamma=f(self.gamma),
-            q_lambda=f(self.q_lambda),
-            max_grad_norm=f(self.max_grad_norm),
-            initial_epsilon=f(self.initial_epsilon),
-            training_epsilon=f(self.training_epsilon),
-            exploration_fraction=f(self.exploration_fraction),
-            rollout_length=i(self.rollout_length),
-            epochs=i(self.epochs),
-            num_minibatches=i(self.num_minibatches),
-            num_envs=i(self.total_num_envs),
-            decay_learning_rates=b(self.decay_learning_rates),
-            normalize_observations=b(self.normalize_observations),
-            num_updates=i(self.num_updates(total_timesteps)),
-            chunk=i(shape.chunk_index(self.batch_size)) if len(shape.chunks) > 1 else None,
-        )
-
     def agent(self, env: Environment, shape: Shape) -> PQNAgent:
         """Returns the functions that train lanes of ``shape``, of which this is one."""
         return PQNAgent(env, shape)
-
-
-class PQNLane(NamedTuple):
-    """Hyperparameters as traced values; see :class:`PQN`.
-
-    ``num_updates`` is the lane's whole budget, ``chunk`` an index into the shape's chunks, None if there is one.
-    """
-
-    critic: Any
-    critic_lr: Any
-    gamma: Any
-    q_lambda: Any
-    max_grad_norm: Any
-    initial_epsilon: Any
-    training_epsilon: Any
-    exploration_fraction: Any
-    rollout_length: Any
-    epochs: Any
-    num_minibatches: Any
-    num_envs: Any
-    decay_learning_rates: Any
-    normalize_observations: Any
-    num_updates: Any
-    chunk: Any
 
 
 class PQNState(NamedTuple):
@@ -199,7 +152,7 @@ class PQNAgent(GreedyPolicy):
         """Returns parameters initialised at exact size and padded (on the host), one vector a network."""
         return {"critic": self.critic.init([*entropy, 0], hyperparams.critic_network)}
 
-    def init(self, key: jax.Array, params: Any, lane: PQNLane) -> PQNState:
+    def init(self, key: jax.Array, params: Any, lane: Any) -> PQNState:
         """Returns the state before the first update."""
         optimizer = self._optimizer(lane, jnp.int32(0))
         return PQNState(
@@ -211,7 +164,7 @@ class PQNAgent(GreedyPolicy):
 
     # --- one update ------------------------------------------------------------------------------
 
-    def update(self, key: jax.Array, state: PQNState, lane: PQNLane, active: jax.Array) -> tuple[PQNState, Metrics]:
+    def update(self, key: jax.Array, state: PQNState, lane: Any, active: jax.Array) -> tuple[PQNState, Metrics]:
         """Collects one rollout and learns from it; a lane that is not active stays as it is.
 
         Returns:
@@ -230,7 +183,7 @@ class PQNAgent(GreedyPolicy):
         new = PQNState(learners, statistics, copies, state.updates + active)
         return new, jnp.concatenate([losses, episodes[:, None]], axis=1)
 
-    def _features(self, statistics: RunningStatistics, lane: PQNLane, observation: jax.Array) -> jax.Array:
+    def _features(self, statistics: RunningStatistics, lane: Any, observation: jax.Array) -> jax.Array:
         return experience.features(statistics, lane.normalize_observations, observation)
 
     def _values(self, critic: Any, statistics: RunningStatistics, lane: Any, observation: jax.Array) -> jax.Array:
@@ -238,7 +191,7 @@ class PQNAgent(GreedyPolicy):
         return self.critic(critic, self._features(statistics, lane, observation), lane.critic)
 
     def _collect(
-        self, key: jax.Array, state: PQNState, lane: PQNLane, active: jax.Array
+        self, key: jax.Array, state: PQNState, lane: Any, active: jax.Array
     ) -> tuple[Copies, Rollout, jax.Array]:
         """Steps every environment ``rollout_length`` times, ε-greedily.
 
@@ -250,7 +203,7 @@ class PQNAgent(GreedyPolicy):
         critic = self.critic.unpack(state.learners["critic"].params)
         values = partial(self._values, critic, state.statistics, lane)
         action_key, step_key = stream(key, ACT, state.updates), stream(key, STEP, state.updates)
-        valid = jnp.arange(shape.num_envs) < lane.num_envs
+        valid = jnp.arange(shape.num_envs) < lane.total_num_envs
 
         def step(t: jax.Array, on: jax.Array, carry: Any) -> Any:
             copies, rows, episodes = carry
@@ -266,7 +219,7 @@ class PQNAgent(GreedyPolicy):
                 reward=stepped.transition.reward,
                 done=stepped.done,
                 value=of_actions.max(0),
-                bootstrap=self._bootstrap(values, stepped, valid),
+                bootstrap=experience.bootstrap(stepped, valid, lambda x: values(x).max(0)),
             )
             return keep(on, after, copies), rows.at[t].set(row), episodes + jnp.where(on, stepped.episodes, 0.0)
 
@@ -280,20 +233,11 @@ class PQNAgent(GreedyPolicy):
         return copies, rollout, episodes
 
     @staticmethod
-    def _epsilon(updates: jax.Array, lane: PQNLane) -> jax.Array:
+    def _epsilon(updates: jax.Array, lane: Any) -> jax.Array:
         progress = updates / lane.num_updates
         return linear(lane.initial_epsilon, lane.training_epsilon, progress, lane.exploration_fraction)
 
-    def _bootstrap(self, values: Any, stepped: Stepped, valid: jax.Array) -> jax.Array:
-        """Returns the greedy value of the final observation where an episode was cut, ``(num_envs,)``, else zero."""
-        truncated = stepped.transition.truncated & ~stepped.transition.terminated
-
-        def final_value() -> jax.Array:
-            return values(stepped.transition.observation).max(0) * truncated
-
-        return jax.lax.cond(any_lane((truncated & valid).any()), final_value, lambda: jnp.zeros(self.shape.num_envs))
-
-    def _targets(self, rollout: Rollout, lane: PQNLane) -> jax.Array:
+    def _targets(self, rollout: Rollout, lane: Any) -> jax.Array:
         """Returns λ-returns ``(rollout_length, num_envs)`` (Gallici et al., 2024, eq. 7; Peng's Q(λ))."""
         steps = self.shape.rollout_length
         is_last = jnp.arange(steps)[:, None] == lane.rollout_length - 1
@@ -314,12 +258,11 @@ class PQNAgent(GreedyPolicy):
     # --- gradient steps --------------------------------------------------------------------------
 
     @staticmethod
-    def _optimizer(lane: PQNLane, updates: jax.Array) -> optax.GradientTransformation:
-        decay = jnp.where(lane.decay_learning_rates, 1.0 - updates / lane.num_updates, 1.0)
+    def _optimizer(lane: Any, updates: jax.Array) -> optax.GradientTransformation:
         return optax.chain(
             optax.clip_by_global_norm(lane.max_grad_norm),
             optax.scale_by_radam(eps=1e-5),
-            optax.scale_by_learning_rate(lane.critic_lr * decay),
+            optax.scale_by_learning_rate(decayed(lane.critic_lr, lane, updates)),
         )
 
     @staticmethod
@@ -332,7 +275,7 @@ class PQNAgent(GreedyPolicy):
         return loss, jax.lax.stop_gradient(jnp.stack([loss, value @ weight]))
 
     def _improve(
-        self, key: jax.Array, state: PQNState, rows: jax.Array, lane: PQNLane, active: jax.Array
+        self, key: jax.Array, state: PQNState, rows: jax.Array, lane: Any, active: jax.Array
     ) -> tuple[Learners, Metrics]:
         """Takes ``epochs × num_minibatches`` gradient steps."""
         optimizer = self._optimizer(lane, state.updates)

@@ -1,4 +1,4 @@
-"""Replay memory that is right under vmap: each lane its own capacity, drawn from in constant time.
+"""Replay memory that is right under vmap: each lane its own capacity, uniform draws in constant time.
 
 Transitions of all copies are written side by side: the ``k``-th step of a lane with ``n`` copies goes to the rows
 ``n·(k mod steps) … + n``, where ``steps`` is as many as its own capacity holds. So the lane's rows come first and
@@ -61,7 +61,7 @@ class ReplayHyperparameters(Hyperparameters):
         if starts >= total_timesteps:
             raise UserError(
                 f"warmup_rollout_length {self.warmup_rollout_length} × total_num_envs {envs} = {starts}: learning "
-                f"would start beyond the budget of {total_timesteps} steps"
+                f"would start beyond the budget of {total_timesteps} steps; accepted: a budget above {starts}"
             )
 
 
@@ -94,6 +94,11 @@ class Place(NamedTuple):
 
     steps: jax.Array
     num_envs: jax.Array
+
+    @staticmethod
+    def of(lane: Any) -> Place:
+        """Returns that of traced hyperparameters."""
+        return Place(jax.lax.div(lane.total_buffer_size, lane.total_num_envs), lane.total_num_envs)
 
     def filled(self, memory: Memory) -> jax.Array:
         """Returns the number of transitions that can be drawn."""
@@ -217,7 +222,7 @@ class Replay:
         Args:
             key: of these steps.
             collected: before them.
-            lane: traced ``num_envs``, ``buffer_steps``, ``gamma``.
+            lane: traced ``total_num_envs``, ``total_buffer_size``, ``gamma``.
             length: int32, none for a lane that does nothing.
             act: maps (number of the step, raw observations) to actions as they are remembered,
                 ``(num_envs, action_size)``, and as the environment takes them.
@@ -226,7 +231,7 @@ class Replay:
         Returns:
             What has been collected, and sum and number of the returns of episodes that ended, ``(2,)``.
         """
-        place, valid = Place(lane.buffer_steps, lane.num_envs), jnp.arange(self.num_envs) < lane.num_envs
+        place, valid = Place.of(lane), jnp.arange(self.num_envs) < lane.total_num_envs
 
         def step(t: jax.Array, on: jax.Array, carry: Any) -> Any:
             (memory, statistics, copies), episodes = carry

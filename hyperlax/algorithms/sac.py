@@ -28,6 +28,7 @@ from hyperlax.algorithms.replay import Collected, Memory, Place, Replay, ReplayH
 from hyperlax.algorithms.shape import MAX_CHUNK, Role, Shape
 from hyperlax.algorithms.statistics import RunningStatistics
 from hyperlax.environments.protocol import Box, Discrete, Environment, num_actions, observation_size
+from hyperlax.errors import UserError
 from hyperlax.networks.alternatives import AlternativeNetworks, Alternatives
 from hyperlax.networks.distributions import Categorical as CategoricalDistribution
 from hyperlax.networks.distributions import SquashedGaussian
@@ -85,8 +86,9 @@ class SAC(ReplayHyperparameters):
         1.0, LogUniform(0.1, 10.0), kind="scalar", description="temperature at the start", check=positive
     )
     target_entropy_scale: float = hyperparameter(
-        1.0, Uniform(0.1, 1.0), kind="scalar",
-        description="target entropy over -size of continuous, log number of discrete actions", check=non_negative,
+        0.7, Uniform(0.1, 1.0), kind="scalar",
+        description="target entropy over -size of continuous actions (more is less random), or over log number of "
+        "discrete ones (more is more random)", check=non_negative,
     )  # fmt: skip
     noise_period: int = hyperparameter(
         1, Fixed(1), kind="scalar", description="steps for which exploration keeps its noise, random actions included",
@@ -142,32 +144,14 @@ class SAC(ReplayHyperparameters):
             replay_width=2 * observation_size(env) + size + 3,
         )
 
-    def traced(self, shape: Shape, total_timesteps: int) -> SACLane:
-        """Returns this configuration's place inside ``shape``."""
-        del total_timesteps
-        f, i, b = np.float32, np.int32, np.bool_
-        return SACLane(
-            actor=shape.role("actor").networks.traced(self.actor_network),
-            critic=shape.role("critic").networks.traced(self.critic_network),
-            actor_lr=f(self.actor_lr),
-            q_lr=f(self.q_lr),
-            alpha_lr=f(self.alpha_lr),
-            gamma=f(self.gamma),
-            tau=f(self.tau),
-            max_grad_norm=f(self.max_grad_norm),
-            autotune=b(self.autotune),
-            init_alpha=f(self.init_alpha),
-            target_entropy_scale=f(self.target_entropy_scale),
-            noise_period=i(self.noise_period),
-            rollout_length=i(self.rollout_length),
-            epochs=i(self.epochs),
-            num_envs=i(self.total_num_envs),
-            warmup=i(self.warmup_rollout_length),
-            buffer_steps=i(self.buffer_steps),
-            batch_size=i(self.total_batch_size),
-            normalize_observations=b(self.normalize_observations),
-            chunk=i(shape.chunk_index(self.batch_size)) if len(shape.chunks) > 1 else None,
-        )
+    def check(self, env: Environment, total_timesteps: int) -> None:
+        """Raises UserError if the hyperparameters contradict one another or do not fit ``env`` and the budget."""
+        super().check(env, total_timesteps)
+        if self.autotune and isinstance(env.action_space, Discrete) and self.target_entropy_scale >= 1:
+            raise UserError(
+                f"target_entropy_scale {self.target_entropy_scale}: with discrete actions and autotune below 1 is "
+                "accepted; at 1 the target is the largest entropy there is, and the policy would stay random"
+            )
 
     def agent(self, env: Environment, shape: Shape) -> SACAgent:
         """Returns the functions that train lanes of ``shape``, of which this is one."""
@@ -176,34 +160,6 @@ class SAC(ReplayHyperparameters):
 
 def _action_size(env: Environment) -> int:
     return env.action_space.size if isinstance(env.action_space, Box) else 1
-
-
-class SACLane(NamedTuple):
-    """Hyperparameters as traced values; see :class:`SAC`.
-
-    ``chunk`` is an index into the shape's chunks, None if there is one.
-    """
-
-    actor: Any
-    critic: Any
-    actor_lr: Any
-    q_lr: Any
-    alpha_lr: Any
-    gamma: Any
-    tau: Any
-    max_grad_norm: Any
-    autotune: Any
-    init_alpha: Any
-    target_entropy_scale: Any
-    noise_period: Any
-    rollout_length: Any
-    epochs: Any
-    num_envs: Any
-    warmup: Any
-    buffer_steps: Any
-    batch_size: Any
-    normalize_observations: Any
-    chunk: Any
 
 
 class SACState(NamedTuple):
@@ -241,7 +197,7 @@ class ContinuousPolicy:
         return values(action)[:, 0]
 
     def mode(self, outputs: jax.Array) -> jax.Array:
-        """Returns the likeliest actions, as the environment takes them."""
+        """Returns the actions of no noise, as the environment takes them."""
         return self.distribution.mode(outputs).T
 
 
@@ -249,7 +205,7 @@ class DiscretePolicy:
     """What SAC asks of a policy over discrete actions: expectations are sums over all of them."""
 
     def __init__(self, number: int) -> None:
-        self.distribution, self.action_size, self.noise_size = CategoricalDistribution(number), 1, 1
+        self.distribution, self.action_size, self.noise_size = CategoricalDistribution(number), 1, 0
         self.entropy_at_scale_one = float(np.log(number))
 
     def explore(self, key: jax.Array, outputs: jax.Array, warm: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -296,7 +252,7 @@ class SACAgent:
         critics = [self.critic.init([*entropy, i], hyperparams.critic_network) for i in (1, 2)]
         return {"actor": self.actor.init([*entropy, 0], hyperparams.actor_network), "critic": np.stack(critics)}
 
-    def init(self, key: jax.Array, params: Any, lane: SACLane) -> SACState:
+    def init(self, key: jax.Array, params: Any, lane: Any) -> SACState:
         """Returns the state before the first update."""
         everything = {**params, "alpha": jnp.log(lane.init_alpha)}
         optimizers = self._optimizers(lane)
@@ -311,7 +267,7 @@ class SACAgent:
 
     # --- one update ------------------------------------------------------------------------------
 
-    def update(self, key: jax.Array, state: SACState, lane: SACLane, active: jax.Array) -> tuple[SACState, Metrics]:
+    def update(self, key: jax.Array, state: SACState, lane: Any, active: jax.Array) -> tuple[SACState, Metrics]:
         """Collects some steps and learns from all that is remembered; a lane that is not active stays as it is.
 
         Returns:
@@ -322,9 +278,7 @@ class SACAgent:
         new = SACState(learners, *collected, state.updates + active)
         return new, jnp.concatenate([losses, episodes[:, None]], axis=1)
 
-    def _collect(
-        self, key: jax.Array, state: SACState, lane: SACLane, active: jax.Array
-    ) -> tuple[Collected, jax.Array]:
+    def _collect(self, key: jax.Array, state: SACState, lane: Any, active: jax.Array) -> tuple[Collected, jax.Array]:
         """Steps every environment ``rollout_length`` times, at random during the warm-up."""
         actor = self.actor.unpack(state.learners["actor"].params)
 
@@ -333,7 +287,7 @@ class SACAgent:
             outputs = self.actor(actor, features, lane.actor)
             steps = state.updates * lane.rollout_length + t
             noise_key = stream(key, ACT, jax.lax.div(steps, lane.noise_period))
-            return self.kind.explore(noise_key, outputs, steps >= lane.warmup)
+            return self.kind.explore(noise_key, outputs, steps >= lane.warmup_rollout_length)
 
         length = jnp.where(active, lane.rollout_length, 0)
         before = Collected(state.memory, state.statistics, state.copies)
@@ -342,7 +296,7 @@ class SACAgent:
     # --- gradient steps --------------------------------------------------------------------------
 
     @staticmethod
-    def _optimizers(lane: SACLane) -> dict[str, optax.GradientTransformation]:
+    def _optimizers(lane: Any) -> dict[str, optax.GradientTransformation]:
         return {
             "actor": adam(lane.actor_lr, lane.max_grad_norm),
             "critic": adam(lane.q_lr, lane.max_grad_norm),
@@ -371,7 +325,7 @@ class SACAgent:
         return loss, jax.lax.stop_gradient(jnp.stack([loss, weight @ entropy]))
 
     def _gradients(
-        self, lane: SACLane, owns: Owns, learners: Learners, batch: dict[str, jax.Array], weight: jax.Array
+        self, lane: Any, owns: Owns, learners: Learners, batch: dict[str, jax.Array], weight: jax.Array
     ) -> tuple[dict[str, jax.Array], jax.Array]:
         """Returns the gradients of critics, actor and log temperature, and the sums of all but the last metric."""
         actor, critic, alpha = owns["actor"], owns["critic"], jnp.exp(learners["alpha"].params)
@@ -392,11 +346,11 @@ class SACAgent:
         return {"actor": of_actor, "critic": of_critic, "alpha": of_alpha}, news
 
     def _learn(
-        self, key: jax.Array, state: SACState, collected: Collected, lane: SACLane, active: jax.Array
+        self, key: jax.Array, state: SACState, collected: Collected, lane: Any, active: jax.Array
     ) -> tuple[Learners, Metrics]:
         """Takes ``epochs`` gradient steps, none during the warm-up."""
         replay, memory, optimizers = self.replay, collected.memory, self._optimizers(lane)
-        place, sample_key = Place(lane.buffer_steps, lane.num_envs), stream(key, SAMPLE, state.updates)
+        place, sample_key = Place.of(lane), stream(key, SAMPLE, state.updates)
         one = jnp.int32(1)
 
         def draw(number: jax.Array, nothing: Any) -> Any:
@@ -419,9 +373,9 @@ class SACAgent:
             new = {name: learner.step(optimizers[name], grads[name]) for name, learner in learners.items()}
             return new | {"critic": new["critic"].follow(lane.tau)}
 
-        learns = active & ((state.updates + 1) * lane.rollout_length >= lane.warmup)
+        learns = active & ((state.updates + 1) * lane.rollout_length >= lane.warmup_rollout_length)
         num_steps = jnp.where(learns, lane.epochs, 0)
-        steps = Steps(num_steps, lane.batch_size, one, len(METRICS) - 1, draw, gradients, finish)
+        steps = Steps(num_steps, lane.total_batch_size, one, len(METRICS) - 1, draw, gradients, finish)
         learners, losses, _ = take(self.shape, lambda names: steps, self.networks, lane, state.learners)
         weight = jnp.broadcast_to(num_steps.astype(jnp.float32), losses.shape)
         return learners, jnp.stack([losses, weight])
@@ -436,8 +390,8 @@ class SACAgent:
         """Returns the part of the state that acting needs."""
         return {"actor": state.learners["actor"].params, "statistics": state.statistics}
 
-    def act(self, policy: Any, lane: SACLane, observation: jax.Array) -> jax.Array:
-        """Returns the likeliest actions for raw observations ``(batch, features)``, as the environment takes them."""
+    def act(self, policy: Any, lane: Any, observation: jax.Array) -> jax.Array:
+        """Returns the greedy actions for raw observations ``(batch, features)``, as the environment takes them."""
         features = experience.features(policy["statistics"], lane.normalize_observations, observation)
         return self.kind.mode(self.actor(self.actor.unpack(policy["actor"]), features, lane.actor))
 

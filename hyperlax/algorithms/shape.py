@@ -7,9 +7,13 @@ numbers it keeps of a transition; from that follow the estimates that the planne
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from hyperlax.environments.protocol import Environment
 from hyperlax.errors import CannotShare, UserError
@@ -17,17 +21,27 @@ from hyperlax.networks.alternatives import Alternatives
 
 MAX_CHUNK = 1024
 
+_TRACED = {bool: np.bool_, int: np.int32, float: np.float32}
+
+
+@cache
+def _lane_type(name: str, names: tuple[str, ...]) -> type:
+    return namedtuple(name, names)
+
 
 class Hyperparameters:
     """What all algorithms' dataclasses have in common; the engine asks for more, as :mod:`hyperlax.algorithms.pqn` has.
 
-    A subclass has fields ``rollout_length``, ``total_num_envs`` and ``epochs``, and says what ``batch_size``
-    (transitions in one gradient step) and ``gradient_steps`` (of one update) are.
+    A subclass has fields ``rollout_length``, ``total_num_envs`` and ``epochs``, a network ``name_network`` for every
+    :class:`Role` of its ``shape``, and says what ``batch_size`` (transitions in one gradient step) and
+    ``gradient_steps`` (of one update) are.
     """
 
     rollout_length: int
     total_num_envs: int
     epochs: int
+    batch_size: Any
+    shape: Any
 
     @property
     def steps_per_update(self) -> int:
@@ -37,6 +51,25 @@ class Hyperparameters:
     def num_updates(self, total_timesteps: int) -> int:
         """Updates of a run of so many environment steps; the last may overshoot."""
         return -(-total_timesteps // self.steps_per_update)
+
+    def num_params(self, env: Environment) -> int:
+        """Returns the number of trained parameters, of all networks; of twin critics both count."""
+        return self.shape(env).num_params()
+
+    def traced(self, shape: Shape, total_timesteps: int) -> Any:
+        """Returns this configuration's place inside ``shape``, what is called a lane's hyperparameters.
+
+        A named tuple of every number of the dataclass as a scalar of 32 bits, every network under its role's name,
+        ``num_updates`` of the whole budget, and ``chunk``, an index into the shape's chunks, None if there is one.
+        """
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        networks = {role.name: role.networks.traced(values.pop(f"{role.name}_network")) for role in shape.roles}
+        values |= {
+            "num_updates": self.num_updates(total_timesteps),
+            "chunk": shape.chunk_index(self.batch_size) if len(shape.chunks) > 1 else None,
+        }
+        scalars = {k: None if value is None else _TRACED[type(value)](value) for k, value in values.items()}
+        return _lane_type(f"{type(self).__name__}Lane", (*networks, *scalars))(**networks, **scalars)
 
 
 class MinibatchHyperparameters(Hyperparameters):

@@ -246,7 +246,7 @@ class Scheduler:
                 status,
                 slot.env_steps,
                 diverged_at=slot.env_steps if diverged[lane] else None,
-                num_params=task.hyperparams.shape(self.program.env).num_params(),
+                num_params=task.hyperparams.num_params(self.program.env),
                 program=self.number,
                 lane=lane,
                 wall_seconds_start=round(slot.started, 3),

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hyperlax.errors import CannotShare
 from hyperlax.networks.network import Network, TorsoFamily, TorsoShape
 from hyperlax.networks.padding import Vector
 
@@ -107,7 +108,14 @@ class Alternatives:
 
 @lru_cache(maxsize=4096)
 def _index(shapes: tuple[Any, ...], exact: Any) -> int:
-    return next(i for i, shape in enumerate(shapes) if shape.merge(exact) == shape)
+    return next(i for i, shape in enumerate(shapes) if _holds(shape, exact))
+
+
+def _holds(shape: Any, exact: Any) -> bool:
+    try:
+        return bool(shape.merge(exact) == shape)
+    except CannotShare:
+        return False
 
 
 class Member:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hyperlax.spaces.distributions import Categorical, Distribution, Fixed, LogUniform
+from hyperlax.spaces.distributions import Categorical, Distribution, Fixed, LogUniform, Uniform
 
 PREFIX = "benchmarked.01_static_qmc_sampling_S64."
 LEARNING_RATE = LogUniform(1e-5, 1e-3)
@@ -51,3 +51,60 @@ class Benchmark:
     space: Mapping[str, Distribution]
     networks: Mapping[str, Mapping[str, Distribution]]
     changes: Mapping[str, object]
+
+
+BENCHMARKS = {
+    "ppo": Benchmark(
+        changes={"normalize_rewards": False},  # the original knows nothing of it
+        space={
+            "actor_lr": LEARNING_RATE,
+            "critic_lr": LEARNING_RATE,
+            "gamma": Uniform(0.9, 0.99),
+            "gae_lambda": Uniform(0.9, 0.99),
+            "clip_eps": Uniform(0.01, 0.5),
+            "ent_coef": LogUniform(1e-5, 1e-1),
+            "vf_coef": Uniform(0.5, 1.0),
+            "max_grad_norm": Uniform(0.1, 1.0),
+            "rollout_length": Categorical((1, 2, 4, 8)),
+            "epochs": Categorical((1, 2, 4)),
+            "num_minibatches": Categorical((128, 256, 512)),
+            "total_num_envs": Categorical((1024, 2048, 4096)),
+            "standardize_advantages": Categorical((True, False)),
+            "decay_learning_rates": Categorical((True, False)),
+            "normalize_observations": Fixed(True),
+        },
+        networks=NETWORKS | {"tmlp": NETWORKS["tmlp"] | {"num_mpo_layers": Categorical((2, 3))}},
+    ),
+    "dqn": Benchmark(
+        # The original explores with the same probability throughout, and its target follows at every step.
+        changes={"exploration_fraction": 0.0, "target_update_interval": 1, "noise_period": 1},
+        space={
+            "critic_lr": LEARNING_RATE,
+            "gamma": Uniform(0.9, 0.99),
+            "tau": Uniform(0.001, 0.1),
+            "max_grad_norm": Uniform(0.1, 1.0),
+            "training_epsilon": Uniform(0.01, 0.2),
+            "huber_loss_parameter": Uniform(0.0, 1.0),
+            **REPLAY,
+            "decay_learning_rates": Categorical((True, False)),
+            "use_double_q": Fixed(True),
+        },
+        networks=NETWORKS | {"tmlp": NETWORKS["tmlp"] | {"num_mpo_layers": Fixed(2)}},
+    ),
+    "sac": Benchmark(
+        changes={"noise_period": 1},
+        space={
+            "actor_lr": LEARNING_RATE,
+            "q_lr": LEARNING_RATE,
+            "alpha_lr": LEARNING_RATE,
+            "gamma": Uniform(0.9, 0.999),
+            "tau": Uniform(0.001, 0.1),
+            "max_grad_norm": Uniform(0.1, 1.0),
+            "target_entropy_scale": Uniform(0.5, 1.0),
+            "init_alpha": LogUniform(0.1, 10.0),
+            "autotune": Fixed(True),
+            **REPLAY,
+        },
+        networks=NETWORKS,
+    ),
+}

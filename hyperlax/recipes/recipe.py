@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from dataclasses import replace as replace_field
 from functools import partial
 from typing import Any
 
 from hyperlax.errors import UserError, unknown
-from hyperlax.recipes.benchmark import PREFIX, Benchmark
+from hyperlax.recipes.benchmark import BENCHMARKS, PREFIX, Benchmark
+from hyperlax.recipes.tuned import TUNED
 from hyperlax.spaces.distributions import Distribution
 from hyperlax.spaces.hyperparameters import declarations, replace, space
 
@@ -71,30 +72,23 @@ def register_recipe(recipe: Recipe | Callable[[], Recipe], name: str | None = No
     _RECIPES[name] = recipe
 
 
-def register_algorithm(
-    algorithm: str,
-    families: Sequence[str],
-    tuned: Mapping[str, Mapping[str, object]],
-    benchmark: Benchmark | None = None,
-) -> None:
-    """Adds an algorithm's recipes with every family of networks, made when they are first asked for.
+def register_algorithm(algorithm: str, family: str) -> None:
+    """Adds the recipes of an algorithm with a family of networks, made when they are first asked for.
 
     Args:
-        algorithm: its name in :data:`hyperlax.algorithms.ALGORITHMS`.
-        families: names in :data:`hyperlax.networks.NETWORKS`.
-        tuned: values for some environments, found with multilayer perceptrons.
-        benchmark: what the published samples were drawn from.
+        algorithm: a name in :data:`hyperlax.algorithms.ALGORITHMS`.
+        family: a name in :data:`hyperlax.networks.NETWORKS`.
     """
-    for family in families:
-        name = f"{algorithm}_{family}"
-        make = partial(_with_network, algorithm, family, tuned if family == "mlp" else {})
-        register_recipe(make, name)
-        register_recipe(lambda make=make: _without_network_search(make()), f"{name}_no_network_search")  # type: ignore[misc]
-        if benchmark is not None and family in benchmark.networks:
-            register_recipe(partial(_benchmarked, make, benchmark), f"{PREFIX}{name}")
+    name = f"{algorithm}_{family}"
+    make = partial(_with_network, algorithm, family)
+    register_recipe(make, name)
+    register_recipe(lambda: _without_network_search(make()), f"{name}_no_network_search")
+    benchmark = BENCHMARKS.get(algorithm)
+    if benchmark is not None and family in benchmark.networks:
+        register_recipe(partial(_benchmarked, make, benchmark), f"{PREFIX}{name}")
 
 
-def _with_network(algorithm: str, family: str, tuned: Mapping[str, Mapping[str, object]]) -> Recipe:
+def _with_network(algorithm: str, family: str) -> Recipe:
     from hyperlax.algorithms import ALGORITHMS
     from hyperlax.networks import NETWORKS
 
@@ -112,7 +106,7 @@ def _with_network(algorithm: str, family: str, tuned: Mapping[str, Mapping[str, 
         description=f"{algorithm.upper()} with {family.upper()}s; algorithm and networks searched",
         defaults=defaults,
         space=space(defaults),
-        tuned=tuned,
+        tuned=TUNED.get(algorithm, {}) if family == "mlp" else {},
     )
 
 

@@ -27,7 +27,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
 from hyperlax.errors import UserError, unknown
-from hyperlax.spaces.distributions import Distribution, plain, show
+from hyperlax.spaces.distributions import Distribution, Fixed, plain, show
 
 Kind = Literal["scalar", "structural"]
 T = TypeVar("T")
@@ -161,8 +161,9 @@ def flatten(instance: Any) -> dict[str, Any]:
 
 
 def space(cls_or_instance: Any) -> dict[str, Distribution]:
-    """The declared distribution of every hyperparameter, by dotted name."""
-    return {name: declaration.distribution for name, declaration in declarations(cls_or_instance).items()}
+    """The declared distribution of every hyperparameter that has a choice, by dotted name; the others keep theirs."""
+    declared = {name: declaration.distribution for name, declaration in declarations(cls_or_instance).items()}
+    return {name: distribution for name, distribution in declared.items() if not isinstance(distribution, Fixed)}
 
 
 def replace(instance: T, values: Mapping[str, object]) -> T:
@@ -246,9 +247,9 @@ def _coerce_bool(value: Any) -> bool:
 
 
 def _coerce_int(value: Any) -> int:
-    """A whole number that fits 64 bits, the most an array can hold."""
+    """A whole number that fits 32 bits, as a lane has them."""
     number = _whole(value)
-    if not -(2**63) <= number < 2**63:
+    if not -(2**31) <= number < 2**31:
         raise _NotOfThisType
     return number
 
@@ -267,6 +268,9 @@ def _whole(value: Any) -> int:
     raise _NotOfThisType
 
 
+_LARGEST, _SMALLEST = 3.4028234e38, 1.1754944e-38  # of 32 bits, as a lane has them
+
+
 def _coerce_float(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real | str):
         raise _NotOfThisType
@@ -274,7 +278,7 @@ def _coerce_float(value: Any) -> float:
         number = float(value)
     except (ValueError, OverflowError) as error:
         raise _NotOfThisType from error
-    if not math.isfinite(number):
+    if not math.isfinite(number) or abs(number) > _LARGEST or 0 < abs(number) < _SMALLEST:
         raise _NotOfThisType
     return number
 
