@@ -55,7 +55,7 @@ class DQN(ReplayHyperparameters):
 
     ACTION_SPACES: ClassVar = (Discrete,)
 
-    critic_network: Any = nested(lambda: MLP((64, 64), "relu", False))
+    critic_network: Any = nested(lambda: MLP((64, 64), "relu", True))
     critic_lr: float = hyperparameter(
         2.5e-4, LogUniform(1e-5, 1e-3), kind="scalar", description="Adam step size", check=positive
     )

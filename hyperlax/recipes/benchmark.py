@@ -33,6 +33,7 @@ NETWORKS: dict[str, dict[str, Distribution]] = {
         "hidden_dim": Categorical((32, 64, 128)),
         "bond_dim": Categorical((4, 8, 16)),
         "num_mpo_layers": Categorical((1, 2, 3)),
+        "use_layer_norm": Fixed(False),
         "activation": ACTIVATION,
     },
 }

@@ -37,7 +37,9 @@ TUNED: dict[str, dict[str, dict[str, object]]] = {
         },
     },
     "dqn": {
+        "gymnax.cartpole": {"tau": 1.0, "target_update_interval": 100, "training_epsilon": 0.1},
         "gymnax.acrobot": {
+            "critic_network.use_layer_norm": False,
             "critic_lr": 6.3e-4,
             "tau": 0.01,
             "target_update_interval": 1,
@@ -48,6 +50,7 @@ TUNED: dict[str, dict[str, dict[str, object]]] = {
             "total_buffer_size": 50_000,
         },
         "gymnax.mountain_car": {
+            "critic_network.use_layer_norm": False,
             "critic_lr": 1e-3,
             "tau": 0.005,
             "target_update_interval": 1,
@@ -59,6 +62,7 @@ TUNED: dict[str, dict[str, dict[str, object]]] = {
         },
     },
     "sac": {
+        "gymnax.pendulum": {"target_entropy_scale": 1.0},
         "gymnax.mountain_car_continuous": {
             "actor_lr": 3e-4,
             "q_lr": 3e-4,

@@ -268,7 +268,7 @@ def _whole(value: Any) -> int:
     raise _NotOfThisType
 
 
-_LARGEST, _SMALLEST = 3.4028234e38, 1.1754944e-38  # of 32 bits, as a lane has them
+_LARGEST, _SMALLEST = 3.4028234663852886e38, 1.1754943508222875e-38  # of 32 bits, as a lane has them
 
 
 def _coerce_float(value: Any) -> float:

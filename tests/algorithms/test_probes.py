@@ -35,6 +35,10 @@ HYPERPARAMS = {
         training_epsilon=0.2,
     ),
     "dqn": DQN(MLP((32,), "relu"), gamma=GAMMA, critic_lr=5e-3, tau=0.05, training_epsilon=0.2, **REPLAY),
+    "dqn with every switch": DQN(
+        MLP((32,), "relu"), gamma=GAMMA, critic_lr=5e-3, tau=0.05, training_epsilon=0.2, use_dueling=True, n_step=3,
+        use_prioritized_replay=True, huber_loss_parameter=0.5, **REPLAY,
+    ),
     "sac": SAC(
         MLP((32,), "relu"), MLP((32,), "relu"), gamma=GAMMA, actor_lr=5e-3, q_lr=5e-3, tau=0.05, autotune=False,
         init_alpha=0.01, **REPLAY,
@@ -81,9 +85,8 @@ def values_of(agent, state, lane, observations):
     return agent.kind.expected(outputs, None, agent._critics(own, own.unpack(critic), features))[0]
 
 
-def train(env, algorithm, steps=8000):
-    """Returns the value function ``(observations) -> values`` and the greedy actions, both of NumPy arrays."""
-    hyperparams = HYPERPARAMS[algorithm]
+def trained(env, hyperparams, steps=8000):
+    """Returns the agent, its state after training, and the traced hyperparameters."""
     program = Program(
         hyperparams, env, hyperparams.shape(env), num_lanes=1, num_eval_episodes=1, run_seed=0, mesh=local_mesh(1),
         total_timesteps=steps,
@@ -92,10 +95,15 @@ def train(env, algorithm, steps=8000):
     lanes = program.admit(program.empty(), [Task(0, 0, hyperparams)])
     lanes, _ = program.tick(lanes, np.array([hyperparams.num_updates(steps)]))
     lane = jax.tree.map(lambda x: x[0], lanes)
-    agent, state = program.agent, lane.state
+    return program.agent, lane.state, lane.hyperparams
+
+
+def train(env, algorithm, steps=8000):
+    """Returns the value function ``(observations) -> values`` and the greedy actions, both of NumPy arrays."""
+    agent, state, lane = trained(env, HYPERPARAMS[algorithm], steps)
     return (
-        lambda observations: values_of(agent, state, lane.hyperparams, jnp.asarray(observations, jnp.float32)),
-        lambda observations: agent.act(agent.policy(state), lane.hyperparams, jnp.asarray(observations, jnp.float32)),
+        lambda observations: values_of(agent, state, lane, jnp.asarray(observations, jnp.float32)),
+        lambda observations: agent.act(agent.policy(state), lane, jnp.asarray(observations, jnp.float32)),
     )
 
 
@@ -183,3 +191,14 @@ def test_the_policy_learns_a_continuous_action(algorithm):
     env = Probe(1, lambda t, s, a: -jnp.square(a - 0.5 * s).sum(), action_space=Box(2))
     _, act = train(env, algorithm)
     np.testing.assert_allclose(act(both_signs([0])), [[-0.5, -0.5], [0.5, 0.5]], atol=0.1)
+
+
+def test_the_temperature_is_tuned_to_the_target_entropy():
+    hyperparams = SAC(MLP((32,), "relu"), MLP((32,), "relu"), actor_lr=5e-3, q_lr=5e-3, alpha_lr=5e-3, **REPLAY)
+    agent, state, lane = trained(Probe(1, lambda t, s, a: (a == (s > 0)) * 2.0 - 1.0), hyperparams)
+    observations = jnp.asarray(both_signs([0]), jnp.float32)
+    outputs = agent.actor(agent.actor.unpack(state.learners["actor"].params), observations.T, lane.actor)
+    probabilities = np.asarray(jax.nn.softmax(outputs, axis=0))
+    entropy = -(probabilities * np.log(probabilities)).sum(0).mean()
+    np.testing.assert_allclose(entropy, hyperparams.target_entropy_scale * np.log(2), atol=0.1)
+    np.testing.assert_array_equal(agent.act(agent.policy(state), lane, observations), [0, 1])

@@ -226,8 +226,8 @@ def written(value: Any) -> str:
                 "actor_network.activation": st.text(min_size=1)
                 .map(str.strip)
                 .filter(lambda text: text and "\r" not in text),
-                "ent_coef": st.floats(allow_nan=False, allow_infinity=False),
-                "epochs": st.integers(1, 2**62),
+                "ent_coef": st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False, width=32),
+                "epochs": st.integers(1, 2**31 - 1),
             }
         ),
         min_size=1,

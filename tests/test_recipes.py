@@ -1,0 +1,50 @@
+"""Recipes: which there are, and that what the benchmark's samples do not name is as it was when they were published."""
+
+import pytest
+
+from hyperlax.algorithms import ALGORITHMS
+from hyperlax.networks import NETWORKS
+from hyperlax.recipes import get_recipe, recipe_names
+from hyperlax.spaces import flatten
+from hyperlax.spaces.samplers import draw
+
+BENCHMARK = "benchmarked.01_static_qmc_sampling_S64."
+DQN = {
+    "target_update_interval": 1, "max_abs_reward": 1e9, "initial_epsilon": 1.0, "exploration_fraction": 0.0,
+    "noise_period": 1, "use_dueling": False, "n_step": 1, "use_prioritized_replay": False, "priority_exponent": 0.6,
+    "importance_exponent": 0.4,
+}  # fmt: skip
+KEPT = {"ppo": {"normalize_rewards": False}, "dqn": DQN, "sac": {"noise_period": 1}}
+KEPT_OF_TENSORS = {"num_nodes_to_decompose": 0}
+
+
+def test_every_algorithm_goes_with_every_network():
+    for algorithm in ALGORITHMS:
+        for network in NETWORKS:
+            assert {f"{algorithm}_{network}", f"{algorithm}_{network}_no_network_search"} <= set(recipe_names())
+
+
+@pytest.mark.parametrize("network", ["mlp", "tmlp"])
+@pytest.mark.parametrize("algorithm", KEPT)
+def test_the_benchmark_keeps_what_was_published(algorithm, network):
+    recipe = get_recipe(f"{BENCHMARK}{algorithm}_{network}")
+    kept = {name: value for name, value in flatten(recipe.defaults).items() if name not in recipe.space}
+    roles = {name.split(".")[0] for name in recipe.space if "." in name}
+    tensors = {f"{role}.{name}": value for role in roles for name, value in KEPT_OF_TENSORS.items()}
+    assert kept == KEPT[algorithm] | (tensors if network == "tmlp" else {})
+
+
+@pytest.mark.parametrize("name", ["dqn_mlp", "sac_mlp", "pqn_tmlp"])
+def test_a_sweep_keeps_what_has_no_choice(name):
+    recipe = get_recipe(name)
+    fixed = {"dqn_mlp": "noise_period", "sac_mlp": "autotune", "pqn_tmlp": "critic_network.use_layer_norm"}[name]
+    assert fixed not in recipe.space
+    assert all(fixed not in sample.values for sample in draw(recipe.space, 3))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_defaults_are_among_what_is_searched(algorithm, network):
+    recipe = get_recipe(f"{algorithm}_{network}")
+    values = flatten(recipe.defaults)
+    assert [name for name, searched in recipe.space.items() if not searched.contains(values[name])] == []
