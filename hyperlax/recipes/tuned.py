@@ -63,14 +63,7 @@ TUNED: dict[str, dict[str, dict[str, object]]] = {
     },
     "sac": {
         "gymnax.pendulum": {"target_entropy_scale": 1.0},
-        "gymnax.reacher": {
-            "actor_network.layer_sizes": (128, 128),
-            "actor_network.use_layer_norm": True,
-            "critic_network.layer_sizes": (128, 128),
-            "critic_network.use_layer_norm": True,
-            "gamma": 0.93,
-            "target_entropy_scale": 1.0,
-        },
+        "gymnax.reacher": {"gamma": 0.93, "target_entropy_scale": 1.0},
         "gymnax.mountain_car_continuous": {
             "actor_lr": 3e-4,
             "q_lr": 3e-4,
