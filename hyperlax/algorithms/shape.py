@@ -283,6 +283,12 @@ class Shape:
         step = sum(role.rollout_passes * role.flops() for role in self.roles)
         return step, sum(role.gradient_passes * role.flops() for role in self.roles)
 
+    def flops_per_call(self) -> tuple[int, int]:
+        """Returns those of a step of all environments and of a gradient that do not depend on how many they are."""
+        costs = [(role, role.copies * role.networks.flops_per_call()) for role in self.roles]
+        step = sum((role.rollout_passes > 0) * cost for role, cost in costs)
+        return step, sum(3 * cost for _, cost in costs)
+
     def num_params(self) -> int:
         """Returns the number of trained parameters, padding included."""
         return sum(role.num_params() for role in self.roles)

@@ -461,7 +461,7 @@ class Planner:
                 cost = steps * step_seconds + gradients * gradient_seconds + members[0].updates * update_seconds
                 cost += self._evaluation_seconds(speed, group)
                 groups.append((cost, [member.task for member in members]))
-                arithmetic += group * (steps * speed.num_envs * speed.step_flops + gradients * speed.gradient_flops)
+                arithmetic += group * (steps * speed.of_step() + gradients * speed.gradient_flops)
             placed, longest = self._spread(groups, num_lanes, group)
             seconds += longest
             order += placed
@@ -488,8 +488,10 @@ class Planner:
         for choice in choices:
             only = shape.only(choice)
             step_flops, gradient_flops = only.flops()
+            per_step, per_gradient = only.flops_per_call()
             params = only.num_params()
-            speeds[choice] = _Speed(only.num_envs, step_flops, only.chunks[0] * gradient_flops, params)
+            gradient_flops = per_gradient + only.chunks[0] * gradient_flops
+            speeds[choice] = _Speed(only.num_envs, step_flops, per_step, gradient_flops, params)
         return speeds
 
     def _iteration_seconds(self, speed: _Speed, group: int) -> tuple[float, float]:
@@ -499,7 +501,7 @@ class Planner:
         optimizer = speed.params * (machine.param if cached else machine.param_uncached)
         rate = machine.flops * (machine.alone if group == 1 else 1.0)
         transitions = speed.num_envs * (machine.transition + self._env_seconds)
-        step = machine.lane + speed.num_envs * speed.step_flops / rate + transitions
+        step = machine.lane + speed.of_step() / rate + transitions
         gradient = machine.lane + optimizer + speed.gradient_flops / rate
         return machine.launch + group * step, machine.launch + group * gradient
 
@@ -513,7 +515,8 @@ class Planner:
         if task.hyperparams not in self._alone:
             shape = task.hyperparams.shape(self.env)
             flops = shape.flops()
-            each = sum(w.iterations * w.batch * f for w, f in zip(shape.work(task.hyperparams), flops, strict=True))
+            parts = zip(shape.work(task.hyperparams), flops, shape.flops_per_call(), strict=True)
+            each = sum(w.iterations * (w.batch * f + per_call) for w, f, per_call in parts)
             self._alone[task.hyperparams] = each * task.hyperparams.num_updates(self.total_timesteps)
         return self._alone[task.hyperparams]
 
@@ -534,12 +537,25 @@ class _Cost(NamedTuple):
 
 
 class _Speed(NamedTuple):
-    """What a lane does in the two loops: environments, operations of a step of one and of a gradient, parameters."""
+    """What a lane does in the two loops.
+
+    Attributes:
+        num_envs: environments in a step.
+        step_flops: operations of a step of one environment.
+        step_flops_per_call: of a step however many they are.
+        gradient_flops: of a gradient.
+        params: trained parameters.
+    """
 
     num_envs: int
     step_flops: int
+    step_flops_per_call: int
     gradient_flops: int
     params: int
+
+    def of_step(self) -> int:
+        """Returns the operations of a step of all environments."""
+        return self.step_flops_per_call + self.num_envs * self.step_flops
 
 
 def _groups(costs: Sequence[_Cost], most: int) -> Iterator[Sequence[_Cost]]:

@@ -97,6 +97,10 @@ class Alternatives:
         """Returns multiply-adds times two of one forward pass of one input, of the largest alternative."""
         return max(shape.flops(self.num_inputs, num_outputs) for shape in self.shapes)
 
+    def flops_per_call(self) -> int:
+        """Returns multiply-adds times two that a call costs whatever the number of its inputs, of the largest."""
+        return max(shape.flops_per_call() for shape in self.shapes)
+
     def num_params(self, num_outputs: int) -> int:
         """Returns the number of parameters of the largest alternative."""
         return max(shape.num_params(self.num_inputs, num_outputs) for shape in self.shapes)

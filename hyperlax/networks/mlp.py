@@ -168,6 +168,10 @@ class MLPShape:
         sizes = [num_inputs, *self.widths(num_inputs), num_outputs]
         return 2 * sum(a * b for a, b in itertools.pairwise(sizes))
 
+    def flops_per_call(self) -> int:
+        """Returns what a call costs whatever the number of its inputs: nothing."""
+        return 0
+
     def num_params(self, num_inputs: int, num_outputs: int) -> int:
         """Returns the number of parameters, padding included."""
         sizes = [num_inputs, *self.widths(num_inputs), num_outputs]

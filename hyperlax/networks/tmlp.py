@@ -177,6 +177,15 @@ def _halves(cores: list[Any]) -> Any:
     return product.reshape(a, i, j, k, m, c).transpose(0, 1, 3, 2, 4, 5).reshape(a, i * k, j * m, c)
 
 
+def _halves_cost(cores: tuple[CoreShape, ...]) -> tuple[tuple[int, ...], int]:
+    """Returns the shape that a part of a chain is contracted to, and the multiply-adds of doing so."""
+    if len(cores) == 1:
+        return cores[0], 0
+    (left, before), (right, after) = (_halves_cost(x) for x in (cores[: len(cores) // 2], cores[len(cores) // 2 :]))
+    (a, i, j, bond), (_, k, m, c) = left, right
+    return (a, i * k, j * m, c), before + after + a * i * j * bond * k * m * c
+
+
 def _joined(a: tuple[CoreShape, ...], b: tuple[CoreShape, ...]) -> tuple[CoreShape, ...]:
     """Returns the least cores that hold both chains, their last cores in the same place."""
     length = max(len(a), len(b))
@@ -241,9 +250,13 @@ class TMLPShape:
         return TMLPLane(zero, order, zero, sizes, np.float32(0), zero, zero, np.bool_(False))
 
     def flops(self, num_inputs: int, num_outputs: int) -> int:
-        """Returns multiply-adds times two of one forward pass of one input, the contraction left out."""
+        """Returns multiply-adds times two of one forward pass of one input, the contraction apart."""
         layers = itertools.pairwise([num_inputs, *[self.hidden_dim] * (1 + self.num_layers), num_outputs])
         return 2 * sum(a * b for a, b in layers)
+
+    def flops_per_call(self) -> int:
+        """Returns multiply-adds times two of the contraction of all layers, once a call."""
+        return 2 * self.num_layers * _halves_cost(self.cores)[1]
 
     def num_params(self, num_inputs: int, num_outputs: int) -> int:
         """Returns the number of parameters, padding included."""

@@ -112,3 +112,10 @@ def test_what_does_not_fit_is_refused():
         TMLP(32, 6, 4).shape((3,))
     with pytest.raises(UserError, match=r"bond_dim 17 does not fit a layer of 32 units in 5 cores; accepted: 1 … 16"):
         TMLP(32, 5, 17).shape((3,))
+
+
+def test_the_contraction_costs_what_the_compiler_counts():
+    shape = TMLP(hidden_dim=64, bond_dim=8, num_mpo_layers=3).shape((4,))
+    cores = [jnp.zeros(core) for core in shape.cores]
+    counted = jax.jit(contract).lower(cores).compile().cost_analysis()["flops"]
+    assert shape.flops_per_call() == 3 * counted
