@@ -106,7 +106,7 @@ def _with_network(algorithm: str, family: str) -> Recipe:
         description=f"{algorithm.upper()} with {family.upper()}s; algorithm and networks searched",
         defaults=defaults,
         space=space(defaults),
-        tuned=TUNED.get(algorithm, {}) if family == "mlp" else {},
+        tuned=TUNED.get(f"{algorithm}_{family}", {}),
     )
 
 

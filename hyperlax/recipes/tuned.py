@@ -1,12 +1,22 @@
-"""Defaults for some environments, found by small sweeps of this very tool (run seed 1000) with multilayer perceptrons.
+"""Defaults of recipes for some environments.
 
-What is reported of them was trained on other seeds.
+Found by small sweeps of this very tool (run seed 1000), what is reported of them was trained on other seeds; those for
+images are the published ones of purejaxql (Gallici et al., 2024).
 """
 
 from __future__ import annotations
 
+MINATAR: dict[str, object] = {
+    "critic_lr": 5e-4,
+    "total_num_envs": 128,
+    "rollout_length": 32,
+    "epochs": 2,
+    "num_minibatches": 32,
+    "exploration_fraction": 0.1,
+}
+
 TUNED: dict[str, dict[str, dict[str, object]]] = {
-    "ppo": {
+    "ppo_mlp": {
         "gymnax.cartpole": {
             "total_num_envs": 8,
             "rollout_length": 32,
@@ -36,7 +46,7 @@ TUNED: dict[str, dict[str, dict[str, object]]] = {
             "ent_coef": 0.0,
         },
     },
-    "dqn": {
+    "dqn_mlp": {
         "gymnax.cartpole": {"tau": 1.0, "target_update_interval": 100, "training_epsilon": 0.1},
         "gymnax.acrobot": {
             "critic_network.use_layer_norm": False,
@@ -61,7 +71,7 @@ TUNED: dict[str, dict[str, dict[str, object]]] = {
             "total_buffer_size": 50_000,
         },
     },
-    "sac": {
+    "sac_mlp": {
         "gymnax.pendulum": {"target_entropy_scale": 1.0},
         "gymnax.reacher": {"gamma": 0.93, "target_entropy_scale": 1.0},
         "gymnax.mountain_car_continuous": {
@@ -76,7 +86,8 @@ TUNED: dict[str, dict[str, dict[str, object]]] = {
             "warmup_rollout_length": 1000,
         },
     },
-    "pqn": {
+    "pqn_mlp": {
         "gymnax.acrobot": {"critic_lr": 5e-4},
     },
+    "pqn_cnn": {"gymnax.asterix": MINATAR, "gymnax.breakout": MINATAR},
 }
