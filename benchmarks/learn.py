@@ -54,6 +54,7 @@ class Goal:
 
 
 MOUNTAIN = "94.7 at 50k (RL-Zoo, SAC); 92 (gymnax, checkpoint)"
+BRAX = "up to {} at 6.5M (brax's training notebook, SAC, axis of its plot)"
 GOALS = [
     Goal("ppo_mlp", "gymnax.cartpole", 200_000, 490, "490 ± 6 at 500k (CleanRL, PPO); 500 at 100k (RL-Zoo, PPO)"),
     Goal("ppo_mlp", "gymnax.acrobot", 300_000, -90, "−86 ± 1 at 500k (CleanRL, PPO); −73.5 at 1M (RL-Zoo, PPO)"),
@@ -70,6 +71,8 @@ GOALS = [
     Goal("sac_mlp", "gymnax.pendulum", 50_000, -160, "−157 at 20k (RL-Zoo, SAC)"),
     Goal("sac_mlp", "gymnax.mountain_car_continuous", 50_000, 92, MOUNTAIN),
     Goal("sac_mlp", "gymnax.reacher", 100_000, 69.1, "69.1 at 5M (hyperlax-quantum, best PPO); 34.6 (best SAC)"),
+    Goal("sac_mlp", "brax.hopper@spring", 100_000, float("nan"), BRAX.format(2500)),
+    Goal("sac_mlp", "brax.halfcheetah@spring", 100_000, float("nan"), "9635 at 1M (CleanRL, SAC, MuJoCo's own)"),
 ]
 
 

@@ -74,6 +74,8 @@ TUNED: dict[str, dict[str, dict[str, object]]] = {
     "sac_mlp": {
         "gymnax.pendulum": {"target_entropy_scale": 1.0},
         "gymnax.reacher": {"gamma": 0.93, "target_entropy_scale": 1.0},
+        "brax.hopper": {"normalize_observations": True},
+        "brax.halfcheetah": {"normalize_observations": True},
         "gymnax.mountain_car_continuous": {
             "actor_lr": 3e-4,
             "q_lr": 3e-4,
