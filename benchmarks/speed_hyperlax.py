@@ -15,6 +15,7 @@ from hyperlax.engine import devices
 from hyperlax.engine.planner import MACHINES, Planner
 from hyperlax.engine.program import Program, Task
 from hyperlax.environments import make
+from hyperlax.networks.mlp import MLP
 
 # The work that both sides do: see also peer_rejax.py.
 ON_POLICY = {"rollout_length": 128, "total_num_envs": 8, "epochs": 4, "num_minibatches": 4}
@@ -29,7 +30,7 @@ REPLAY = {
 CONFIGURATIONS: dict[str, dict[str, object]] = {
     "ppo": {**ON_POLICY, "normalize_observations": True, "decay_learning_rates": False},
     "pqn": ON_POLICY,
-    "dqn": REPLAY,
+    "dqn": {**REPLAY, "critic_network": MLP((64, 64), "relu", False), "decay_learning_rates": False},
     "sac": REPLAY,
 }
 
@@ -42,7 +43,7 @@ def configuration(algorithm: str, **changes: object) -> Any:
 class TrainingOnly(Program):
     """A program that compiles no evaluation."""
 
-    def _evaluate(self, lanes: Any, wanted: Any, point: Any) -> Any:
+    def _evaluate(self, keys: Any, hyperparams: Any, policy: Any, wanted: Any, point: Any) -> Any:
         nothing = jnp.zeros(self.num_eval_episodes)
         return nothing, nothing
 
