@@ -9,6 +9,7 @@ import os
 import platform
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from importlib import metadata
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -116,7 +118,7 @@ def sweep(
     drawn = _samples(recipe, num_samples, samples, overrides or {}, sampling_method, seed)
     tasks = _tasks(recipe, env, drawn, overrides or {}, length)
     max_lanes = _max_lanes(hparam_batch_size, length)
-    mesh = devices.local_mesh(1 if sequential else num_devices, max_lanes)
+    mesh = devices.local_mesh(1 if sequential else num_devices, min(max_lanes or len(tasks), len(tasks)))
     plan, planner = _plan(env, length, tasks, mesh, max_lanes, memory_limit_gib, sequential, group_by_structure)
     directory = None if dry_run else create_run_directory(Path(output_root), recipe.group, env.name)
     if samples is None:
@@ -187,11 +189,13 @@ def _warn_of_confounding(space: Mapping[str, Distribution], samples: Sequence[Sa
         if len(set(zip(varied[a], varied[b], strict=True))) == max(len(set(varied[a])), len(set(varied[b])))
     ]
     if together and len(samples) >= 8:
-        (a, b), more = together[0], f" and {len(together) - 1} more pairs" if len(together) > 1 else ""
+        (a, b), others = together[0], len(together) - 1
+        more = f" and {others} more pair{'s' * (others > 1)}" if others else ""
         log.warning(
             "%d samples by %s of %d hyperparameters: %s and %s%s always change together, so that their effects cannot "
-            "be told apart; 64 samples or more, or lhs, do better", len(samples), method, len(space), a, b, more,
-        )  # fmt: skip
+            "be told apart; %d samples, or lhs, do better",
+            *(len(samples), method, len(space), a, b, more, 2 * len(samples)),
+        )
 
 
 def _listed(samples: pd.DataFrame | Sequence[Mapping[str, object] | Sample]) -> list[Sample]:
@@ -237,7 +241,20 @@ def _tasks(
         except UserError as error:
             raise UserError(f"sample {sample.sample_id}: {error}") if len(samples) > 1 else error from None
         tasks += [Task(sample.sample_id, repetition, hyperparams) for repetition in range(length.num_seeds)]
+    for what, count in Counter(_oversized(task.hyperparams, length) for task in tasks[:: length.num_seeds]).items():
+        if what:
+            log.warning("%d of %d samples %s", count, len(samples), what)
     return tasks
+
+
+def _oversized(hyperparams: Any, length: RunLength) -> str:
+    """Returns what is accepted, but hardly meant, about the size of an update."""
+    steps, budget = hyperparams.steps_per_update, length.total_timesteps
+    if steps > 2 * budget:
+        return f"take more than twice the budget of {budget} steps in a single update (rollout_length × total_num_envs)"
+    if steps > getattr(hyperparams, "total_buffer_size", steps):
+        return "collect more in an update than total_buffer_size holds: the rest is never learnt from"
+    return ""
 
 
 def _check_actions(recipe: Recipe, env: Environment) -> None:
@@ -388,10 +405,16 @@ def load_policy(
     observation_shape = tuple(environment.observation_shape)
 
     @jax.jit
-    def act(observation: jax.Array) -> jax.Array:
+    def act(observation: jax.typing.ArrayLike) -> jax.Array:
+        observation = jnp.asarray(observation)
         single = observation.ndim == len(observation_shape)
         batch = observation[None] if single else observation
+        if batch.shape[1:] != observation_shape:
+            raise UserError(
+                f"observations of shape {observation.shape}: accepted are one of {environment.name}, "
+                f"{observation_shape}, and batches of them"
+            )
         actions = agent.act(policy, lane, batch.reshape(batch.shape[0], -1))
         return actions[0] if single else actions
 
-    return act
+    return lambda observation: act(np.asarray(observation) if isinstance(observation, list | tuple) else observation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,9 @@ def test_a_policy_takes_one_observation_or_many(run: Run) -> None:
     assert actions.shape == (5, 1)
     np.testing.assert_allclose(act(observations[3]), actions[3], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(jax.vmap(act)(observations), actions, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(act(observations[3].tolist()), actions[3], rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match=r"observations of shape \(7,\): accepted are one of .*, \(3,\), and batches"):
+        act(np.zeros(7))
     other_seed = hyperlax.load_policy(run.path, 1, seed=1)
     assert not np.allclose(other_seed(observations), actions)
 
@@ -239,9 +243,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"memory_limit_gib": float("inf")}, "memory_limit_gib inf: accepted is a finite number"),
     ({"memory_limit_gib": 1e-5}, "memory does not suffice: "),
     ({"overrides": {"gama": 0.9}}, "unknown hyperparameter 'gama': did you mean gamma"),
-    ({"overrides": {"gamma": 1.5}}, "hyperparameter gamma got 1.5; accepted: a finite number, from 0 to 1"),
+    ({"overrides": {"gamma": 1.5}}, "hyperparameter gamma got 1.5; accepted: a finite float32, from 0 to 1"),
     ({"samples": []}, "samples are empty"),
-    ({"samples": [{"gamma": float("nan")}]}, "hyperparameter gamma got nan; accepted: a finite number"),
+    ({"samples": [{"gamma": float("nan")}]}, "hyperparameter gamma got nan; accepted: a finite float32"),
     ({"samples": [{}, {"actor_lr": -1.0}]}, "sample 1: hyperparameter actor_lr got -1.0"),
     ({"samples": [{"num_minibatches": 3}]}, "num_minibatches 3 does not divide rollout_length"),
     ({"samples": [{"sample_id": 1}, {"sample_id": 1}]}, "samples have duplicate ids"),
@@ -262,3 +266,26 @@ def test_bad_arguments_are_refused_before_anything_is_done(
     assert str(refusal.value).startswith(message)
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides, warning",
+    [
+        ({"rollout_length": 500}, "1 of 1 samples take more than twice the budget of 1000 steps in a single update"),
+        (
+            {"total_buffer_size": 128, "rollout_length": 32},
+            "1 of 1 samples collect more in an update than total",
+        ),
+        ({}, ""),
+    ],
+)
+def test_updates_of_a_size_that_is_hardly_meant_are_warned_of(
+    overrides: dict[str, object], warning: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", "hyperlax")
+    logging.getLogger("hyperlax").propagate = True
+    hyperlax.sweep(
+        "dqn_mlp", "gymnax.cartpole", samples=[{"warmup_rollout_length": 0}], run_length=1000, overrides=overrides,
+        dry_run=True,
+    )  # fmt: skip
+    assert warning in caplog.text and bool(caplog.text) == bool(warning)

@@ -43,6 +43,7 @@ from hyperlax.spaces import (
     nested,
     non_negative,
     positive,
+    rate,
 )
 
 RESET, ACT, STEP, SAMPLE = range(4)  # purposes of random numbers
@@ -64,7 +65,7 @@ class DQN(ReplayHyperparameters):
     )
     tau: float = hyperparameter(
         0.02, LogUniform(0.001, 1.0), kind="scalar",
-        description="step of the target network towards the other; 1 copies it", check=fraction,
+        description="step of the target network towards the other; 1 copies it", check=rate,
     )  # fmt: skip
     target_update_interval: int = hyperparameter(
         1, Fixed(1), kind="scalar", description="gradient steps from one step of the target network to the next",
@@ -87,7 +88,7 @@ class DQN(ReplayHyperparameters):
         0.05, Uniform(0.01, 0.2), kind="scalar", description="share of random actions in the end", check=fraction
     )
     exploration_fraction: float = hyperparameter(
-        0.3, Uniform(0.05, 0.5), kind="scalar", description="part of the budget over which it falls linearly",
+        0.3, Uniform(0.05, 0.5), kind="scalar", description="part of the budget over which it changes linearly",
         check=fraction,
     )  # fmt: skip
     noise_period: int = hyperparameter(
@@ -147,7 +148,7 @@ class DQN(ReplayHyperparameters):
 
     def shape(self, env: Environment) -> Shape:
         """Returns the static shape of exactly this configuration."""
-        critic = Alternatives.exact(self.critic_network, tuple(env.observation_shape))
+        critic = Alternatives.exact("critic", self.critic_network, tuple(env.observation_shape))
         role = Role("critic", critic, num_actions(env) + 1, has_target=True, gradient_passes=4 + self.use_double_q)
         options = {"double_q": self.use_double_q, "prioritized": self.use_prioritized_replay}
         return Shape(

@@ -129,7 +129,7 @@ class PPO(MinibatchHyperparameters):
         """Returns the static shape of exactly this configuration."""
         distribution, inputs = distribution_for(env.action_space), tuple(env.observation_shape)
         outputs, features = distribution.num_parameters, observation_size(env)
-        actor, critic = (Alternatives.exact(n, inputs) for n in (self.actor_network, self.critic_network))
+        actor, critic = (Alternatives.exact(n, getattr(self, f"{n}_network"), inputs) for n in ("actor", "critic"))
         return Shape(
             num_envs=self.total_num_envs,
             rollout_length=self.rollout_length,

@@ -71,7 +71,7 @@ class PQN(MinibatchHyperparameters):
         0.05, Uniform(0.01, 0.2), kind="scalar", description="share of random actions in the end", check=fraction
     )
     exploration_fraction: float = hyperparameter(
-        0.5, Uniform(0.1, 0.8), kind="scalar", description="part of the budget over which it falls linearly",
+        0.5, Uniform(0.1, 0.8), kind="scalar", description="part of the budget over which it changes linearly",
         check=fraction,
     )  # fmt: skip
     rollout_length: int = hyperparameter(
@@ -97,7 +97,7 @@ class PQN(MinibatchHyperparameters):
 
     def shape(self, env: Environment) -> Shape:
         """Returns the static shape of exactly this configuration."""
-        critic = Alternatives.exact(self.critic_network, tuple(env.observation_shape))
+        critic = Alternatives.exact("critic", self.critic_network, tuple(env.observation_shape))
         return Shape(
             num_envs=self.total_num_envs,
             rollout_length=self.rollout_length,

@@ -45,6 +45,7 @@ from hyperlax.spaces import (
     nested,
     non_negative,
     positive,
+    rate,
 )
 
 RESET, ACT, STEP, SAMPLE = range(4)  # purposes of random numbers
@@ -74,7 +75,7 @@ class SAC(ReplayHyperparameters):
     )
     tau: float = hyperparameter(
         0.005, LogUniform(0.001, 0.1), kind="scalar", description="step of the target critics towards the others",
-        check=fraction,
+        check=rate,
     )  # fmt: skip
     max_grad_norm: float = hyperparameter(
         10.0, LogUniform(0.1, 10.0), kind="scalar", description="clip of each network's gradient norm", check=positive
@@ -86,7 +87,7 @@ class SAC(ReplayHyperparameters):
         1.0, LogUniform(0.1, 10.0), kind="scalar", description="temperature at the start", check=positive
     )
     target_entropy_scale: float = hyperparameter(
-        0.7, Uniform(0.1, 1.0), kind="scalar",
+        0.7, Uniform(0.1, 0.95), kind="scalar",
         description="target entropy over -size of continuous actions (more is less random), or over log number of "
         "discrete ones (more is more random)", check=non_negative,
     )  # fmt: skip
@@ -128,8 +129,8 @@ class SAC(ReplayHyperparameters):
             critic_inputs = inputs
         else:
             actor_outputs, critic_outputs, critic_inputs = 2 * size, 1, (observation_size(env) + size,)
-        actor = Alternatives.exact(self.actor_network, inputs)
-        critic = Alternatives.exact(self.critic_network, critic_inputs)
+        actor = Alternatives.exact("actor", self.actor_network, inputs)
+        critic = Alternatives.exact("critic", self.critic_network, critic_inputs)
         return Shape(
             num_envs=self.total_num_envs,
             rollout_length=self.rollout_length,
@@ -147,7 +148,7 @@ class SAC(ReplayHyperparameters):
     def check(self, env: Environment, total_timesteps: int) -> None:
         """Raises UserError if the hyperparameters contradict one another or do not fit ``env`` and the budget."""
         super().check(env, total_timesteps)
-        if self.autotune and isinstance(env.action_space, Discrete) and self.target_entropy_scale >= 1:
+        if self.autotune and isinstance(env.action_space, Discrete) and np.float32(self.target_entropy_scale) >= 1:
             raise UserError(
                 f"target_entropy_scale {self.target_entropy_scale}: with discrete actions and autotune below 1 is "
                 "accepted; at 1 the target is the largest entropy there is, and the policy would stay random"

@@ -122,6 +122,7 @@ class PlannedProgram:
         compile_seconds: estimated time to compile.
         padding: estimated share of the arithmetic that no sample asked for.
         memory: estimated bytes on all devices.
+        memory_limits: whether there would be more lanes if there were more memory.
     """
 
     tasks: tuple[Task | None, ...]
@@ -132,6 +133,7 @@ class PlannedProgram:
     compile_seconds: float
     padding: float
     memory: int
+    memory_limits: bool
 
     @property
     def total_seconds(self) -> float:
@@ -208,11 +210,15 @@ class Plan:
                 f"{program.padding:>8.0%} "
                 f"{program.memory / 2**20:>6.0f} MiB {program.seconds:>9.1f}  {program.shape.describe()}"
             )
+        lines += [
+            f"program {number}: memory for {program.num_lanes} of its {len(program.real_tasks)} tasks at a time"
+            for number, program in enumerate(self.programs)
+            if program.memory_limits
+        ]
         lines.append(
             f"{_count(len(self.programs), 'program')} on {_count(self.num_devices, 'device')}, "
-            f"{self.padding:.0%} padding, at most "
-            f"{self.memory / 2**30:.2f} GiB; estimated {self.seconds:.0f} s, of which "
-            f"compilation {self.compile_seconds:.0f} s"
+            f"{self.padding:.0%} padding, at most {_bytes(self.memory)}; estimated {_duration(self.seconds)}, of which "
+            f"compilation {_duration(self.compile_seconds)}"
         )
         return "\n".join(lines)
 
@@ -367,11 +373,11 @@ class Planner:
                     break
                 if lanes is None:
                     continue
-                num_lanes, group, memory = lanes
+                num_lanes, group, memory, limited = lanes
                 order, seconds, arithmetic = self._arrange(costs, shape, speeds, num_lanes, group)
                 if best is None or seconds + compiling < best.total_seconds:
                     padding = max(0.0, 1.0 - alone / arithmetic)
-                    best = PlannedProgram(order, shape, num_lanes, group, seconds, compiling, padding, memory)
+                    best = PlannedProgram(order, shape, num_lanes, group, seconds, compiling, padding, memory, limited)
         if best is None:
             raise shortage or CannotShare("more tasks than lanes, and networks that cannot be in lockstep")
         return best
@@ -386,8 +392,9 @@ class Planner:
             costs.append(_Cost(choice, updates, gradients.iterations, steps.iterations, task))
         return sorted(costs, key=lambda cost: cost[:-1], reverse=True)
 
-    def _lanes(self, shape: Any, costs: Sequence[_Cost], group: int) -> tuple[int, int, int] | None:
-        """Returns how many lanes a program gets, how many in lockstep, and the bytes they need; None if it cannot be.
+    def _lanes(self, shape: Any, costs: Sequence[_Cost], group: int) -> tuple[int, int, int, bool] | None:
+        """Returns how many lanes a program gets, how many in lockstep, the bytes they need, and whether memory limits
+        them; None if it cannot be.
 
         Raises:
             MemoryShortage: not even one lane on each device fits.
@@ -402,13 +409,17 @@ class Planner:
         each = min(-(-num_tasks // self.num_devices), max(1, self.max_lanes // self.num_devices))
         share = self.memory // self.num_devices
         if share < kept + working:
+            decides = "total_buffer_size decides" if shape.capacity else "total_num_envs and rollout_length decide"
+            where = f"a lane on each of {self.num_devices} devices" if self.num_devices > 1 else "a lane"
+            fewer = "; fewer devices need less" if self.num_devices > 1 else ""
             raise MemoryShortage(
-                f"memory does not suffice: a lane on each of {self.num_devices} devices needs "
-                f"{self.num_devices * (kept + working) / 2**20:.3g} MiB, {self.memory / 2**20:.3g} MiB may be used; "
-                "total_num_envs, rollout_length and layer_sizes decide what a lane needs"
+                f"memory does not suffice: {where} needs {_bytes(self.num_devices * (kept + working))}, "
+                f"{_bytes(self.memory)} may be used; {decides} most of it{fewer}"
             )
         group = max(1, min(group or each, each, share // (kept + working)))
+        wanted = each
         each = max(n for n in range(group, each + 1) if needed(n, group) <= share)
+        limited = each < wanted
         rounds = -(-num_tasks // (each * self.num_devices))  # as many rounds with fewer lanes waste less
         each = -(-num_tasks // (rounds * self.num_devices))
         group = min(group, each)
@@ -422,7 +433,7 @@ class Planner:
             return None  # a lane that becomes free would have to wait for a task with its neighbours' choice
         else:
             each = each // group * group
-        return each * self.num_devices, group, self.num_devices * needed(each, group)
+        return each * self.num_devices, group, self.num_devices * needed(each, group), limited
 
     def _arrange(
         self, costs: Sequence[_Cost], shape: Any, speeds: dict[Any, _Speed], num_lanes: int, group: int
@@ -556,6 +567,16 @@ class _Speed(NamedTuple):
     def of_step(self) -> int:
         """Returns the operations of a step of all environments."""
         return self.step_flops_per_call + self.num_envs * self.step_flops
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.1f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 36_000 else f"{seconds / 3600:.0f} h"
 
 
 def _groups(costs: Sequence[_Cost], most: int) -> Iterator[Sequence[_Cost]]:

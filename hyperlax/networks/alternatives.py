@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperlax.errors import CannotShare
+from hyperlax.errors import CannotShare, UserError
 from hyperlax.networks.network import Network, TorsoFamily, TorsoShape
 from hyperlax.networks.padding import Vector
 
@@ -50,9 +50,16 @@ class Alternatives:
     inputs: tuple[int, ...]
 
     @classmethod
-    def exact(cls, family: TorsoFamily, inputs: tuple[int, ...]) -> Alternatives:
-        """Returns one network by itself, at its exact size."""
-        return cls((family.shape(inputs),), inputs)
+    def exact(cls, role: str, family: TorsoFamily, inputs: tuple[int, ...]) -> Alternatives:
+        """Returns one network by itself, at its exact size.
+
+        Raises:
+            UserError: its hyperparameters contradict one another or do not fit the inputs; names the ``role``.
+        """
+        try:
+            return cls((family.shape(inputs),), inputs)
+        except UserError as error:
+            raise UserError(f"{role}_network: {error}") from None
 
     @property
     def num_inputs(self) -> int:

@@ -47,7 +47,7 @@ TUNED: dict[str, dict[str, dict[str, object]]] = {
         },
     },
     "dqn_mlp": {
-        "gymnax.cartpole": {"tau": 1.0, "target_update_interval": 100, "training_epsilon": 0.1},
+        "gymnax.cartpole": {"training_epsilon": 0.1},
         "gymnax.acrobot": {
             "critic_network.use_layer_norm": False,
             "critic_lr": 6.3e-4,

@@ -23,6 +23,7 @@ from hyperlax.spaces.hyperparameters import (
     non_negative,
     one_of,
     positive,
+    rate,
     replace,
     space,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "one_of",
     "positive",
     "published_header",
+    "rate",
     "read_samples",
     "replace",
     "space",

@@ -42,7 +42,7 @@ class Check:
 
     Attributes:
         holds: whether a value of the declared type is within the bound.
-        accepted: completes "accepted: a finite number, …".
+        accepted: completes "accepted: a finite float32, …".
     """
 
     holds: Callable[[Any], bool]
@@ -61,6 +61,9 @@ fraction = Check(lambda value: 0 <= value <= 1, "from 0 to 1")
 def at_least(bound: float) -> Check:
     """Values not smaller than ``bound``."""
     return Check(lambda value: value >= bound, f"{bound} or more")
+
+
+rate = Check(lambda value: 0 < value <= 1, "greater than 0, up to 1")
 
 
 def one_of(*choices: object) -> Check:
@@ -97,7 +100,7 @@ class Declaration:
 
     @property
     def accepted(self) -> str:
-        """The accepted values in words, for example ``a finite number, greater than 0``."""
+        """The accepted values in words, for example ``an int32, 1 or more``."""
         words = _describe_type(self.type)
         if self.check is None:
             return words
@@ -346,7 +349,13 @@ _SCALARS: dict[Any, Callable[[Any], Any]] = {
     str: _coerce_str,
     type(None): _coerce_none,
 }
-_WORDS = {bool: "True or False", int: "an integer", float: "a finite number", str: "text", type(None): "None"}
+_WORDS = {
+    bool: "True or False",
+    int: "an int32",
+    float: "a finite float32",
+    str: "text",
+    type(None): "None",
+}
 
 
 def _describe_type(declared: Any) -> str:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from hyperlax.algorithms.dqn import DQN
 from hyperlax.algorithms.ppo import PPO
 from hyperlax.engine.devices import local_mesh
 from hyperlax.engine.planner import MACHINES, Planner
@@ -91,8 +92,23 @@ def test_less_memory_makes_fewer_lanes_and_none_is_an_error():
     tight = planner(memory=enough).batched(given)
     assert all(program.memory <= enough for program in tight.programs)
     assert Counter(task for program in tight.programs for task in program.real_tasks) == Counter(given)
-    with pytest.raises(UserError, match="memory does not suffice"):
+    with pytest.raises(UserError, match=r"memory does not suffice: a lane on each of 2 devices needs .*fewer devices"):
         planner(memory=1000).batched(given)
+
+
+def test_a_plan_says_when_memory_limits_how_many_train_at_a_time():
+    env = make("gymnax.cartpole")
+    hyperparams = DQN(MLP((4,)), total_buffer_size=100_000)
+    given = [Task(0, seed, hyperparams) for seed in range(64)]
+
+    def plan(memory):
+        return Planner(env, 100_000, 2, MACHINES["cpu"], memory, None, 5, 16).batched(given)
+
+    assert "memory for" not in plan(2**32).describe()
+    tight = plan(100 * 2**20)  # a replay takes 4.6 MiB
+    (program,) = tight.programs
+    assert 8 <= program.num_lanes < 22 and program.memory <= 100 * 2**20
+    assert f"program 0: memory for {program.num_lanes} of its 64 tasks at a time" in tight.describe()
 
 
 def test_lanes_in_lockstep_with_other_networks_are_refused():

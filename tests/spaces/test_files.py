@@ -323,7 +323,7 @@ def test_json(tmp_path):
     ]
 
 
-ABOVE_ZERO = "accepted: a finite number, greater than 0"
+ABOVE_ZERO = "accepted: a finite float32, greater than 0"
 
 
 @pytest.mark.parametrize(
@@ -356,11 +356,11 @@ ABOVE_ZERO = "accepted: a finite number, greater than 0"
         ("actor_lr\n-1e-3\n", f"PATH, line 2, column 'actor_lr': got '-1e-3'; {ABOVE_ZERO}"),
         (
             "sample id,epochs\nx,1\n",
-            "PATH, line 2, column 'sample id': got 'x'; accepted: an integer, 0 or more",
+            "PATH, line 2, column 'sample id': got 'x'; accepted: an int32, 0 or more",
         ),
         (
             "sample_id,epochs\n,1\n",
-            "PATH, line 2, column 'sample_id': the value is missing; accepted: an integer, 0 or more",
+            "PATH, line 2, column 'sample_id': the value is missing; accepted: an int32, 0 or more",
         ),
         (
             'actor_network.layer_sizes\n"[8,\n 8]"\n"[8, 0]"\n',
@@ -387,8 +387,14 @@ def test_csv_refusals(tmp_path, text, message):
         ('[{"gamma": 1}, {"epochs": 1}]', "PATH: object 2 has 'epochs' and object 1 has not"),
         ('[{"gamma": 1, "epochs": 1}, {"epochs": 1}]', "PATH: object 1 has 'gamma' and object 2 has not"),
         ('[{"sample_id": 1}, {"sample_id": 1}]', "PATH, object 2: sample_id 1 is taken by object 1 already"),
-        ('[{"gamma": null}]', "PATH, object 1, column 'gamma': got None; accepted: a finite number, from 0 to 1"),
-        ('[{"gamma": NaN}]', "PATH, object 1, column 'gamma': got nan; accepted: a finite number, from 0 to 1"),
+        (
+            '[{"gamma": null}]',
+            "PATH, object 1, column 'gamma': got None; accepted: a finite float32, from 0 to 1",
+        ),
+        (
+            '[{"gamma": NaN}]',
+            "PATH, object 1, column 'gamma': got nan; accepted: a finite float32, from 0 to 1",
+        ),
         ('[{"gama": 1}]', "PATH, column 1: unknown hyperparameter 'gama': did you mean gamma?"),
     ],
 )

@@ -172,23 +172,23 @@ INTEGERS = "a list of integers such as [64, 64], each 1 or more"
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("actor_lr", 0, "got 0; accepted: a finite number, greater than 0"),
-        ("actor_lr", "abc", "got 'abc'; accepted: a finite number, greater than 0"),
-        ("actor_lr", math.nan, "got nan; accepted: a finite number, greater than 0"),
-        ("actor_lr", "inf", "got 'inf'; accepted: a finite number, greater than 0"),
-        ("actor_lr", 10**400, f"got 1{'0' * 78}…; accepted: a finite number, greater than 0"),
-        ("actor_lr", True, "got True; accepted: a finite number, greater than 0"),
-        ("actor_lr", None, "got None; accepted: a finite number, greater than 0"),
-        ("actor_lr", [1.0], "got [1.0]; accepted: a finite number, greater than 0"),
-        ("actor_lr", "a\nb", r"got 'a\nb'; accepted: a finite number, greater than 0"),
-        ("gamma", 1.5, "got 1.5; accepted: a finite number, from 0 to 1"),
-        ("ent_coef", -1e-9, "got -1e-09; accepted: a finite number, 0 or more"),
-        ("epochs", 2.5, "got 2.5; accepted: an integer, 1 or more"),
-        ("epochs", 0, "got 0; accepted: an integer, 1 or more"),
-        ("epochs", 2**31, "got 2147483648; accepted: an integer, 1 or more"),
-        ("gamma", 1e-50, "got 1e-50; accepted: a finite number, from 0 to 1"),
-        ("actor_lr", 1e39, "got 1e+39; accepted: a finite number, greater than 0"),
-        ("epochs", False, "got False; accepted: an integer, 1 or more"),
+        ("actor_lr", 0, "got 0; accepted: a finite float32, greater than 0"),
+        ("actor_lr", "abc", "got 'abc'; accepted: a finite float32, greater than 0"),
+        ("actor_lr", math.nan, "got nan; accepted: a finite float32, greater than 0"),
+        ("actor_lr", "inf", "got 'inf'; accepted: a finite float32, greater than 0"),
+        ("actor_lr", 10**400, f"got 1{'0' * 78}…; accepted: a finite float32, greater than 0"),
+        ("actor_lr", True, "got True; accepted: a finite float32, greater than 0"),
+        ("actor_lr", None, "got None; accepted: a finite float32, greater than 0"),
+        ("actor_lr", [1.0], "got [1.0]; accepted: a finite float32, greater than 0"),
+        ("actor_lr", "a\nb", r"got 'a\nb'; accepted: a finite float32, greater than 0"),
+        ("gamma", 1.5, "got 1.5; accepted: a finite float32, from 0 to 1"),
+        ("ent_coef", -1e-9, "got -1e-09; accepted: a finite float32, 0 or more"),
+        ("epochs", 2.5, "got 2.5; accepted: an int32, 1 or more"),
+        ("epochs", 0, "got 0; accepted: an int32, 1 or more"),
+        ("epochs", 2**31, "got 2147483648; accepted: an int32, 1 or more"),
+        ("gamma", 1e-50, "got 1e-50; accepted: a finite float32, from 0 to 1"),
+        ("actor_lr", 1e39, "got 1e+39; accepted: a finite float32, greater than 0"),
+        ("epochs", False, "got False; accepted: an int32, 1 or more"),
         ("autotune", "yes", "got 'yes'; accepted: True or False"),
         ("autotune", 2, "got 2; accepted: True or False"),
         ("actor_network.layer_sizes", "64, x", f"got '64, x'; accepted: {INTEGERS}"),
@@ -200,8 +200,8 @@ INTEGERS = "a list of integers such as [64, 64], each 1 or more"
         ("actor_network.activation", " ", "got ' '; accepted: text, one of tanh, relu"),
         ("actor_network.activation", 3, "got 3; accepted: text, one of tanh, relu"),
         ("mode", "slow", "got 'slow'; accepted: one of fast, exact, 2"),
-        ("clip", 0, "got 0; accepted: a finite number or None, greater than 0"),
-        ("bounds", [1.0], "got [1.0]; accepted: a list of 2: a finite number, an integer"),
+        ("clip", 0, "got 0; accepted: a finite float32 or None, greater than 0"),
+        ("bounds", [1.0], "got [1.0]; accepted: a list of 2: a finite float32, an int32"),
         ("names", [1], "got [1]; accepted: a list of entries that are text"),
     ],
 )
@@ -213,7 +213,7 @@ def test_what_is_not_accepted_is_named_with_what_is(name, value, message):
 
 def test_an_integer_that_python_does_not_write():
     with pytest.raises(
-        UserError, match="hyperparameter actor_lr got a value too long to show; accepted: a finite number"
+        UserError, match="hyperparameter actor_lr got a value too long to show; accepted: a finite float32"
     ):
         replace(Hyperparams(), {"actor_lr": 10**5000})
 
@@ -236,7 +236,7 @@ def test_a_plain_function_can_be_a_check():
         n: int = hyperparameter(2, Uniform(0, 1), kind="structural", description="a test", check=even)
 
     assert replace(Pair(), {"n": 4}) == Pair(4)
-    with pytest.raises(UserError, match="hyperparameter n got 3; accepted: an integer, even"):
+    with pytest.raises(UserError, match="hyperparameter n got 3; accepted: an int32, even"):
         replace(Pair(), {"n": 3})
 
 
