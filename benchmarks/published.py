@@ -80,13 +80,13 @@ class TruncationTerminates:
 def train(table: Table, args: argparse.Namespace) -> Any:
     """Trains the samples of a published table and returns the run."""
     import hyperlax
-    from hyperlax.environments import make
 
-    env = make(table.environment)
+    env = hyperlax.make_env(table.environment)
     return hyperlax.sweep(
         f"{SPACE}{table.recipe}",
         TruncationTerminates(env) if args.truncation_terminates else env,
         samples=table.file,
+        overrides=dict(args.set),
         run_length=args.steps,
         num_seeds=args.seeds,
         num_evaluations=args.evaluations,
@@ -166,6 +166,7 @@ def process(table: Table, args: argparse.Namespace) -> None:
         "environment": table.environment,
         "recipe": table.recipe,
         "truncation_terminates": args.truncation_terminates,
+        "set": dict(args.set),
         "steps": info["budget_steps"],
         "seeds": info["num_seeds"],
         "evaluations": info["num_evaluations"],
@@ -188,11 +189,13 @@ def process(table: Table, args: argparse.Namespace) -> None:
 def _stem(details: dict[str, Any]) -> str:
     """Returns the name of a table's files, without their ending."""
     ablated = "_truncation_terminates" if details["truncation_terminates"] else ""
+    ablated += "".join(f"_{name}_{value}" for name, value in details.get("set", {}).items())
     return f"{details['environment'].replace('.', '_')}_{details['recipe']}{ablated}"
 
 
 def _title(details: dict[str, Any]) -> str:
     ablated = ", truncation as termination" if details["truncation_terminates"] else ""
+    ablated += "".join(f", {name} {value}" for name, value in details.get("set", {}).items())
     return f"{details['environment']} {details['recipe']}{ablated}"
 
 
@@ -253,6 +256,13 @@ def _by_gradient_steps(details: dict[str, Any], rows: pd.DataFrame) -> Iterator[
         yield [_title(details), span, len(some), *(report.number(value, 1) for value in finals)]
 
 
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"'{text}': accepted is NAME=VALUE")
+    return name, value
+
+
 def main() -> None:
     """Parses the command line, trains and compares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -260,6 +270,7 @@ def main() -> None:
     add("--environments", nargs="+", help="only tables of these (all)")
     add("--recipes", nargs="+", help="only tables of these, for example ppo_mlp sac_tmlp (all)")
     add("--truncation-terminates", action="store_true", help="never bootstrap, to see what it costs")
+    add("--set", nargs="+", default=[], type=_setting, metavar="NAME=VALUE", help="the same in all samples, likewise")
     add("--steps", type=int, default=5_000_000, help="environment steps of each (sample, seed) (5,000,000)")
     add("--seeds", type=int, default=4, help="of each sample (4)")
     add("--evaluations", type=int, default=40, help="over the budget (40)")

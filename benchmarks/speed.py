@@ -86,8 +86,7 @@ def measure(cell: Cell, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measures one cell in fresh processes; the first run of each is not counted."""
     allowed = sorted(os.sched_getaffinity(0))[: cell.cores]
     bound = [{core} for core in allowed] if cell.processes == 2 else [set(allowed)]
-    of_ppo = cell.algorithm == "ppo"
-    most = min(args.steps, (args.total_steps if of_ppo else args.replay_steps) // cell.configurations)
+    most = min(args.steps, args.total_steps // cell.configurations) if cell.algorithm == "ppo" else args.replay_steps
     updates = max(1, most // STEPS_PER_UPDATE[cell.algorithm])
     job = Job(cell.algorithm, cell.environment, cell.configurations // cell.processes, updates, cell.evaluation)
     python = sys.executable if cell.library == "hyperlax" else args.peer_python
@@ -283,7 +282,7 @@ def parser() -> argparse.ArgumentParser:
     add("--repeats", type=int, default=2, help="counted runs of each process (2)")
     add("--steps", type=int, default=200_000, help="most environment steps of a configuration in one run")
     add("--total-steps", type=int, default=1_500_000, help="most environment steps of one run in all")
-    add("--replay-steps", type=int, default=40_000, help="the same for DQN and SAC, which learn at every step (40,000)")
+    add("--replay-steps", type=int, default=2000, help="of a configuration of DQN and SAC, the first 256 random (2000)")
     add("--num-envs", type=int, default=8, help="environments of a configuration, with --lanes only (8)")
     add("--seconds", type=float, default=4.0, help="duration of one run, with --lanes only (4)")
     add("--output", type=Path, default=report.ROOT / "benchmark_results" / "speed", help="folder of the results")

@@ -15,8 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hyperlax.api import load_policy, sweep
-    from hyperlax.environments import make as make_env
+    from hyperlax.api import load_policy, make_env, sweep
     from hyperlax.environments import register as register_environment
     from hyperlax.recipes import register_recipe
     from hyperlax.results.reader import load_run
@@ -37,7 +36,7 @@ __all__ = [
 _HOMES = {
     "load_policy": ("hyperlax.api", "load_policy"),
     "load_run": ("hyperlax.results.reader", "load_run"),
-    "make_env": ("hyperlax.environments", "make"),
+    "make_env": ("hyperlax.api", "make_env"),
     "register_environment": ("hyperlax.environments", "register"),
     "register_recipe": ("hyperlax.recipes", "register_recipe"),
     "sweep": ("hyperlax.api", "sweep"),

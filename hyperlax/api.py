@@ -48,6 +48,15 @@ DEFAULT_NUM_SAMPLES = 16
 Samples: TypeAlias = str | os.PathLike[str] | pd.DataFrame | Sequence[Mapping[str, object] | Sample]
 
 
+def make_env(name: str, **options: Any) -> Environment:
+    """Returns a new environment; see :func:`hyperlax.environments.make`.
+
+    Some suites start JAX when they are imported: every core is made a device before.
+    """
+    devices.configure()
+    return make(name, **options)
+
+
 def sweep(
     recipe: str | Recipe,
     env: str | Environment,
