@@ -257,7 +257,7 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(tmp_path: Path, monkeypatch:
     rows = [line.split() for line in lines[1:-1]]
     assert sum(int(row[header.index("samples")]) for row in rows) == 8
     assert sum(int(row[header.index("tasks")]) for row in rows) == 16
-    closing = r"(\d+) programs? on \d+ devices?, \d+% padding, at most [\d.]+ GiB; estimated \d+ s, .*"
+    closing = r"(\d+) programs? on \d+ devices?, \d+% padding, at most [\d.]+ [MG]iB; estimated \d+ s, .*"
     match = re.fullmatch(closing, lines[-1])
     assert match is not None, lines[-1]
     assert int(match[1]) == len(rows)
@@ -302,11 +302,11 @@ BAD_OPTIONS: list[tuple[list[str], str]] = [
     ),
     (
         [*SWEEP, "--algo-and-network-config", "ppo_tmlp", "--set", "actor_network.bond_dim=1000"],
-        "sample 0: bond_dim 1000 does not",
+        "sample 0: actor_network: bond_dim 1000 does not",
     ),
     (
         [*SWEEP, "--algo-and-network-config", "ppo_cnn"],
-        "sample 0: a convolutional network needs images (height, width, channels), not inputs (4,)",
+        "sample 0: actor_network: a convolutional network needs images (height, width, channels), not inputs (4,)",
     ),
     ([*SWEEP, "--num-samples", "0"], "--num-samples 0: "),
     ([*SWEEP, "--num-samples", "2097152"], "num_samples=2097152: accepted is 1 … 1048576"),
