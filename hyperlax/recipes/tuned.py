@@ -47,7 +47,7 @@ TUNED: dict[str, dict[str, dict[str, object]]] = {
         },
     },
     "dqn_mlp": {
-        "gymnax.cartpole": {"training_epsilon": 0.1},
+        "gymnax.cartpole": {"training_epsilon": 0.1, "total_buffer_size": 50_000},
         "gymnax.acrobot": {
             "critic_network.use_layer_norm": False,
             "critic_lr": 6.3e-4,
