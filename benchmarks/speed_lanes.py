@@ -111,7 +111,7 @@ def _picture(rows: pd.DataFrame, devices: str, path: Path) -> None:
     axes.set_xticks(sorted(rows["configurations"].unique()), labels=sorted(rows["configurations"].unique()))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
