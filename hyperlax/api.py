@@ -414,8 +414,7 @@ def load_policy(
     observation_shape = tuple(environment.observation_shape)
 
     @jax.jit
-    def act(observation: jax.typing.ArrayLike) -> jax.Array:
-        observation = jnp.asarray(observation)
+    def act(observation: jax.Array) -> jax.Array:
         single = observation.ndim == len(observation_shape)
         batch = observation[None] if single else observation
         if batch.shape[1:] != observation_shape:
@@ -426,4 +425,4 @@ def load_policy(
         actions = agent.act(policy, lane, batch.reshape(batch.shape[0], -1))
         return actions[0] if single else actions
 
-    return lambda observation: act(np.asarray(observation) if isinstance(observation, list | tuple) else observation)
+    return lambda observation: act(jnp.asarray(observation))

@@ -22,11 +22,19 @@ import optax
 
 from hyperlax.algorithms import experience
 from hyperlax.algorithms.experience import Copies
-from hyperlax.algorithms.exploration import GreedyPolicy, epsilon_greedy, linear
+from hyperlax.algorithms.exploration import GreedyPolicy, epsilon, epsilon_greedy, linear, of_actions
 from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, adam, decayed, take
 from hyperlax.algorithms.lane import Metrics, lane_max, stream
-from hyperlax.algorithms.replay import Collected, Memory, Place, Replay, ReplayHyperparameters
-from hyperlax.algorithms.shape import MAX_CHUNK, Role, Shape
+from hyperlax.algorithms.replay import (
+    Collected,
+    Memory,
+    Place,
+    Replay,
+    ReplayHyperparameters,
+    exploring,
+    gradient_steps,
+)
+from hyperlax.algorithms.shape import Role, Shape
 from hyperlax.algorithms.statistics import RunningStatistics
 from hyperlax.environments.protocol import Discrete, Environment, num_actions, observation_size
 from hyperlax.errors import UserError
@@ -151,11 +159,7 @@ class DQN(ReplayHyperparameters):
         critic = Alternatives.exact("critic", self.critic_network, tuple(env.observation_shape))
         role = Role("critic", critic, num_actions(env) + 1, has_target=True, gradient_passes=4 + self.use_double_q)
         options = {"double_q": self.use_double_q, "prioritized": self.use_prioritized_replay}
-        return Shape(
-            num_envs=self.total_num_envs,
-            rollout_length=self.rollout_length,
-            batch_sizes=(self.batch_size, self.batch_size),
-            chunks=(min(self.batch_size, MAX_CHUNK),),
+        return self.exact_shape(
             roles=(role,),
             capacity=self.buffer_steps * self.total_num_envs,
             replay_width=2 * observation_size(env) + 4 + self.use_prioritized_replay,
@@ -249,11 +253,9 @@ class DQNAgent(GreedyPolicy):
 
         def act(t: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
             values = self._values(critic, state.statistics, lane, observation)
-            progress = (state.updates + t / lane.rollout_length) / lane.num_updates
-            epsilon = linear(lane.initial_epsilon, lane.training_epsilon, progress, lane.exploration_fraction)
-            steps = state.updates * lane.rollout_length + t
-            noise_key = stream(key, ACT, jax.lax.div(steps, lane.noise_period))
-            action = epsilon_greedy(noise_key, values, jnp.where(steps >= lane.warmup_rollout_length, epsilon, 1.0))
+            period, warm = exploring(lane, state.updates, t)
+            share = jnp.where(warm, epsilon(lane, state.updates + t / lane.rollout_length), 1.0)
+            action = epsilon_greedy(stream(key, ACT, period), values, share)
             return action[:, None], action
 
         length = jnp.where(active, lane.rollout_length, 0)
@@ -273,17 +275,13 @@ class DQNAgent(GreedyPolicy):
         if "double_q" in self.shape.options:
             online = self._combined(lane, own(own.unpack(learner.params), batch["next_features"]))
             chooser = jnp.where(lane.use_double_q, online, target)
-        best = jnp.argmax(chooser, axis=0)
-        value = jnp.where(jnp.arange(target.shape[0])[:, None] == best, target, 0.0).sum(0)
-        return batch["reward"] + batch["discount"] * value
+        return batch["reward"] + batch["discount"] * of_actions(target, jnp.argmax(chooser, axis=0))
 
     def _loss(
         self, params: Any, own: Own, lane: Any, batch: dict[str, jax.Array], targets: jax.Array, weight: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Returns the sum of ``weight`` times each transition's loss; sums of loss and value; all errors."""
-        values = self._combined(lane, own(params, batch["features"]))
-        taken = jnp.arange(values.shape[0])[:, None] == batch["action"].astype(jnp.int32)
-        value = jnp.where(taken, values, 0.0).sum(0)
+        value = of_actions(self._combined(lane, own(params, batch["features"])), batch["action"])
         error, limit = value - targets, lane.huber_loss_parameter
         squared, size = 0.5 * error**2, jnp.abs(error)
         losses = jnp.where((limit > 0) & (size > limit), limit * (size - 0.5 * limit), squared)
@@ -335,8 +333,7 @@ class DQNAgent(GreedyPolicy):
             after = replay.prioritize(with_priorities(priorities), order[0], priority, on)
             return after.priorities, after.largest
 
-        learns = active & ((state.updates + 1) * lane.rollout_length >= lane.warmup_rollout_length)
-        num_steps = jnp.where(learns, lane.epochs, 0)
+        num_steps = gradient_steps(lane, state.updates, active)
         remembered = remember if self.prioritized else None
         one = jnp.int32(1)
         steps = Steps(num_steps, lane.total_batch_size, one, 2, draw, gradients, finish, remembered)

@@ -20,6 +20,17 @@ def linear(start: jax.Array, end: jax.Array, progress: jax.Array, fraction: jax.
     return start + (end - start) * way
 
 
+def epsilon(lane: Any, updates: jax.Array) -> jax.Array:
+    """Returns the share of random actions after so many updates, whole or not."""
+    return linear(lane.initial_epsilon, lane.training_epsilon, updates / lane.num_updates, lane.exploration_fraction)
+
+
+def of_actions(values: jax.Array, actions: jax.Array) -> jax.Array:
+    """Returns the values ``(…, batch)`` of actions ``(batch,)`` out of those of all, ``(…, actions, batch)``."""
+    taken = jnp.arange(values.shape[-2])[:, None] == actions.astype(jnp.int32)
+    return jnp.where(taken, values, 0.0).sum(-2)
+
+
 def epsilon_greedy(key: jax.Array, values: jax.Array, epsilon: jax.Array) -> jax.Array:
     """Returns the best action, or with probability ``epsilon`` any; column ``i`` depends on key and ``i`` only.
 
@@ -67,5 +78,7 @@ class GreedyPolicy:
     def restore(self, arrays: dict[str, np.ndarray]) -> Any:
         """Returns the policy of exported arrays, for an agent of exactly their shape."""
         tree = nested_dict(arrays)
-        statistics = RunningStatistics(**{name: jnp.asarray(x) for name, x in tree["statistics"].items()})
-        return {"critic": jnp.asarray(self.critic.pack(tree["critic"])), "statistics": statistics}
+        return {
+            "critic": jnp.asarray(self.critic.pack(tree["critic"])),
+            "statistics": RunningStatistics.of(tree["statistics"]),
+        }

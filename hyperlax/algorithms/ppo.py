@@ -44,7 +44,7 @@ from hyperlax.algorithms.lane import (
     repeat,
     stream,
 )
-from hyperlax.algorithms.shape import MAX_CHUNK, MinibatchHyperparameters, Role, Shape
+from hyperlax.algorithms.shape import MinibatchHyperparameters, Role, Shape
 from hyperlax.algorithms.statistics import RunningStatistics
 from hyperlax.environments.protocol import Box, Discrete, Environment, observation_size
 from hyperlax.networks.alternatives import AlternativeNetworks, Alternatives
@@ -130,11 +130,7 @@ class PPO(MinibatchHyperparameters):
         distribution, inputs = distribution_for(env.action_space), tuple(env.observation_shape)
         outputs, features = distribution.num_parameters, observation_size(env)
         actor, critic = (Alternatives.exact(n, getattr(self, f"{n}_network"), inputs) for n in ("actor", "critic"))
-        return Shape(
-            num_envs=self.total_num_envs,
-            rollout_length=self.rollout_length,
-            batch_sizes=(self.batch_size, self.batch_size),
-            chunks=(min(self.batch_size, MAX_CHUNK),),
+        return self.exact_shape(
             roles=(Role("actor", actor, outputs, distribution.num_free), Role("critic", critic, 1)),
             rollout_width=6 * features + 4 * outputs + 20,
         )
@@ -429,5 +425,4 @@ class PPOAgent:
         """Returns the policy of exported arrays, for an agent of exactly their shape."""
         tree = nested_dict(arrays)
         actor = self.actor.pack(tree["actor"], tree["log_std"])
-        statistics = RunningStatistics(**{name: jnp.asarray(x) for name, x in tree["statistics"].items()})
-        return {"actor": jnp.asarray(actor), "statistics": statistics}
+        return {"actor": jnp.asarray(actor), "statistics": RunningStatistics.of(tree["statistics"])}

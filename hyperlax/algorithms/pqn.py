@@ -21,10 +21,10 @@ import optax
 
 from hyperlax.algorithms import experience
 from hyperlax.algorithms.experience import Copies
-from hyperlax.algorithms.exploration import GreedyPolicy, epsilon_greedy, linear
+from hyperlax.algorithms.exploration import GreedyPolicy, epsilon, epsilon_greedy, of_actions
 from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, decayed, minibatches, take
 from hyperlax.algorithms.lane import Columns, Metrics, keep, lane_max, repeat, stream
-from hyperlax.algorithms.shape import MAX_CHUNK, MinibatchHyperparameters, Role, Shape
+from hyperlax.algorithms.shape import MinibatchHyperparameters, Role, Shape
 from hyperlax.algorithms.statistics import RunningStatistics
 from hyperlax.environments.protocol import Discrete, Environment, num_actions, observation_size
 from hyperlax.networks.alternatives import AlternativeNetworks, Alternatives
@@ -98,11 +98,7 @@ class PQN(MinibatchHyperparameters):
     def shape(self, env: Environment) -> Shape:
         """Returns the static shape of exactly this configuration."""
         critic = Alternatives.exact("critic", self.critic_network, tuple(env.observation_shape))
-        return Shape(
-            num_envs=self.total_num_envs,
-            rollout_length=self.rollout_length,
-            batch_sizes=(self.batch_size, self.batch_size),
-            chunks=(min(self.batch_size, MAX_CHUNK),),
+        return self.exact_shape(
             roles=(Role("critic", critic, num_actions(env)),),
             rollout_width=6 * observation_size(env) + 20,
         )
@@ -207,9 +203,9 @@ class PQNAgent(GreedyPolicy):
 
         def step(t: jax.Array, on: jax.Array, carry: Any) -> Any:
             copies, rows, episodes = carry
-            of_actions = values(copies.observation)
-            epsilon = self._epsilon(state.updates + t / lane.rollout_length, lane)
-            action = epsilon_greedy(jax.random.fold_in(action_key, t), of_actions, epsilon)
+            every = values(copies.observation)
+            share = epsilon(lane, state.updates + t / lane.rollout_length)
+            action = epsilon_greedy(jax.random.fold_in(action_key, t), every, share)
             after, stepped = experience.step(
                 self.env, jax.random.fold_in(step_key, t), copies, action, lane.gamma, valid
             )
@@ -218,7 +214,7 @@ class PQNAgent(GreedyPolicy):
                 action=action,
                 reward=stepped.transition.reward,
                 done=stepped.done,
-                value=of_actions.max(0),
+                value=every.max(0),
                 bootstrap=experience.bootstrap(stepped, valid, lambda x: values(x).max(0)),
             )
             return keep(on, after, copies), rows.at[t].set(row), episodes + jnp.where(on, stepped.episodes, 0.0)
@@ -231,11 +227,6 @@ class PQNAgent(GreedyPolicy):
         valid = (jnp.arange(shape.rollout_length)[:, None] < lane.rollout_length) & valid
         rollout = Rollout(**groups, last_value=values(copies.observation).max(0), valid=valid)
         return copies, rollout, episodes
-
-    @staticmethod
-    def _epsilon(updates: jax.Array, lane: Any) -> jax.Array:
-        progress = updates / lane.num_updates
-        return linear(lane.initial_epsilon, lane.training_epsilon, progress, lane.exploration_fraction)
 
     def _targets(self, rollout: Rollout, lane: Any) -> jax.Array:
         """Returns λ-returns ``(rollout_length, num_envs)`` (Gallici et al., 2024, eq. 7; Peng's Q(λ))."""
@@ -268,9 +259,7 @@ class PQNAgent(GreedyPolicy):
     @staticmethod
     def _loss(params: Any, own: Own, batch: dict[str, jax.Array], weight: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the sum of ``weight`` times each transition's loss, and that of the loss and of the value."""
-        values = own(params, batch["features"])
-        taken = jnp.arange(values.shape[0])[:, None] == batch["action"].astype(jnp.int32)
-        value = jnp.where(taken, values, 0.0).sum(0)
+        value = of_actions(own(params, batch["features"]), batch["action"])
         loss = 0.5 * (value - batch["target"]) ** 2 @ weight
         return loss, jax.lax.stop_gradient(jnp.stack([loss, value @ weight]))
 

@@ -105,6 +105,18 @@ class Place(NamedTuple):
         return jnp.minimum(memory.steps, self.steps) * self.num_envs
 
 
+def exploring(lane: Any, updates: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns which period of one noise a step of an update lies in, and whether the warm-up is over."""
+    steps = updates * lane.rollout_length + t
+    return jax.lax.div(steps, lane.noise_period), steps >= lane.warmup_rollout_length
+
+
+def gradient_steps(lane: Any, updates: jax.Array, active: jax.Array) -> jax.Array:
+    """Returns the gradient steps of an update: none of a lane that is not active, or in its warm-up."""
+    learns = active & ((updates + 1) * lane.rollout_length >= lane.warmup_rollout_length)
+    return jnp.where(learns, lane.epochs, 0)
+
+
 class Replay:
     """The memory of one program.
 

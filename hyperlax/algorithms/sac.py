@@ -22,10 +22,19 @@ import optax
 
 from hyperlax.algorithms import experience
 from hyperlax.algorithms.experience import Copies
+from hyperlax.algorithms.exploration import of_actions
 from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, adam, is_finite, take
 from hyperlax.algorithms.lane import Metrics, lane_max, stream
-from hyperlax.algorithms.replay import Collected, Memory, Place, Replay, ReplayHyperparameters
-from hyperlax.algorithms.shape import MAX_CHUNK, Role, Shape
+from hyperlax.algorithms.replay import (
+    Collected,
+    Memory,
+    Place,
+    Replay,
+    ReplayHyperparameters,
+    exploring,
+    gradient_steps,
+)
+from hyperlax.algorithms.shape import Role, Shape
 from hyperlax.algorithms.statistics import RunningStatistics
 from hyperlax.environments.protocol import Box, Discrete, Environment, num_actions, observation_size
 from hyperlax.errors import UserError
@@ -131,11 +140,7 @@ class SAC(ReplayHyperparameters):
             actor_outputs, critic_outputs, critic_inputs = 2 * size, 1, (observation_size(env) + size,)
         actor = Alternatives.exact("actor", self.actor_network, inputs)
         critic = Alternatives.exact("critic", self.critic_network, critic_inputs)
-        return Shape(
-            num_envs=self.total_num_envs,
-            rollout_length=self.rollout_length,
-            batch_sizes=(self.batch_size, self.batch_size),
-            chunks=(min(self.batch_size, MAX_CHUNK),),
+        return self.exact_shape(
             roles=(
                 Role("actor", actor, actor_outputs, gradient_passes=4),
                 Role("critic", critic, critic_outputs, copies=2, has_target=True, rollout_passes=0, gradient_passes=14),
@@ -223,9 +228,7 @@ class DiscretePolicy:
 
     def of_action(self, values: Any, action: jax.Array) -> jax.Array:
         """Returns the values ``(copies, batch)`` of remembered actions ``(1, batch)``."""
-        every = values(None)
-        taken = jnp.arange(every.shape[1])[:, None] == action.astype(jnp.int32)
-        return jnp.where(taken, every, 0.0).sum(1)
+        return of_actions(values(None), action)
 
     def mode(self, outputs: jax.Array) -> jax.Array:
         """Returns the likeliest actions, as the environment takes them."""
@@ -286,9 +289,8 @@ class SACAgent:
         def act(t: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
             features = experience.features(state.statistics, lane.normalize_observations, observation)
             outputs = self.actor(actor, features, lane.actor)
-            steps = state.updates * lane.rollout_length + t
-            noise_key = stream(key, ACT, jax.lax.div(steps, lane.noise_period))
-            return self.kind.explore(noise_key, outputs, steps >= lane.warmup_rollout_length)
+            period, warm = exploring(lane, state.updates, t)
+            return self.kind.explore(stream(key, ACT, period), outputs, warm)
 
         length = jnp.where(active, lane.rollout_length, 0)
         before = Collected(state.memory, state.statistics, state.copies)
@@ -374,8 +376,7 @@ class SACAgent:
             new = {name: learner.step(optimizers[name], grads[name]) for name, learner in learners.items()}
             return new | {"critic": new["critic"].follow(lane.tau)}
 
-        learns = active & ((state.updates + 1) * lane.rollout_length >= lane.warmup_rollout_length)
-        num_steps = jnp.where(learns, lane.epochs, 0)
+        num_steps = gradient_steps(lane, state.updates, active)
         steps = Steps(num_steps, lane.total_batch_size, one, len(METRICS) - 1, draw, gradients, finish)
         learners, losses, _ = take(self.shape, lambda names: steps, self.networks, lane, state.learners)
         weight = jnp.broadcast_to(num_steps.astype(jnp.float32), losses.shape)
@@ -404,5 +405,7 @@ class SACAgent:
     def restore(self, arrays: dict[str, np.ndarray]) -> Any:
         """Returns the policy of exported arrays, for an agent of exactly their shape."""
         tree = nested_dict(arrays)
-        statistics = RunningStatistics(**{name: jnp.asarray(x) for name, x in tree["statistics"].items()})
-        return {"actor": jnp.asarray(self.actor.pack(tree["actor"])), "statistics": statistics}
+        return {
+            "actor": jnp.asarray(self.actor.pack(tree["actor"])),
+            "statistics": RunningStatistics.of(tree["statistics"]),
+        }

@@ -52,6 +52,17 @@ class Hyperparameters:
         """Updates of a run of so many environment steps; the last may overshoot."""
         return -(-total_timesteps // self.steps_per_update)
 
+    def exact_shape(self, roles: tuple[Role, ...], **more: Any) -> Shape:
+        """Returns the shape of exactly this configuration, with what else the algorithm says of it."""
+        return Shape(
+            num_envs=self.total_num_envs,
+            rollout_length=self.rollout_length,
+            batch_sizes=(self.batch_size, self.batch_size),
+            chunks=(min(self.batch_size, MAX_CHUNK),),
+            roles=roles,
+            **more,
+        )
+
     def num_params(self, env: Environment) -> int:
         """Returns the number of trained parameters, of all networks; of twin critics both count."""
         return self.shape(env).num_params()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,11 @@ class RunningStatistics(NamedTuple):
     def empty(cls, num_features: int) -> RunningStatistics:
         """Returns statistics of nothing, which normalise by the identity."""
         return cls(jnp.zeros(()), jnp.zeros(num_features), jnp.zeros(num_features))
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Any]) -> RunningStatistics:
+        """Returns the statistics that were exported as arrays by name."""
+        return cls(**{name: jnp.asarray(x) for name, x in arrays.items()})
 
     def merge(self, batch: jax.Array, valid: jax.Array) -> RunningStatistics:
         """Returns the statistics with the valid rows of ``batch`` added.

@@ -94,10 +94,10 @@ def _with_network(algorithm: str, family: str) -> Recipe:
 
     known, network = ALGORITHMS[algorithm], NETWORKS[family]
     roles = [f.name for f in fields(known) if f.name.endswith("_network")]
-    with_norm = getattr(getattr(known(), roles[0]), "use_layer_norm", False)
     defaults = known()
-    if not isinstance(getattr(defaults, roles[0]), network):
-        own = network(use_layer_norm=True) if with_norm else network()
+    usual = getattr(defaults, roles[0])
+    if not isinstance(usual, network):
+        own = network(use_layer_norm=True) if getattr(usual, "use_layer_norm", False) else network()
         defaults = known(**dict.fromkeys(roles, own))
     return Recipe(
         name=f"{algorithm}_{family}",
