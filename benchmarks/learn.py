@@ -68,6 +68,8 @@ GOALS = [
     Goal("dqn_mlp", "gymnax.mountain_car", 500_000, -110, "−189 at 500k (CleanRL, DQN); −101 at 120k (RL-Zoo, DQN)"),
     Goal("pqn_mlp", "gymnax.cartpole", 500_000, 490, "495 ± 7 at 500k (CleanRL, PQN)"),
     Goal("pqn_mlp", "gymnax.acrobot", 500_000, -95, "−96 ± 6 at 500k (CleanRL, PQN)"),
+    Goal("pqn_cnn", "gymnax.breakout", 2_000_000, float("nan"), "28 (gymnax, PPO checkpoint)"),
+    Goal("pqn_cnn", "gymnax.asterix", 2_000_000, float("nan"), "15 (gymnax, PPO checkpoint)"),
     Goal("sac_mlp", "gymnax.pendulum", 50_000, -160, "−157 at 20k (RL-Zoo, SAC)"),
     Goal("sac_mlp", "gymnax.mountain_car_continuous", 50_000, 92, MOUNTAIN),
     Goal("sac_mlp", "gymnax.reacher", 100_000, 69.1, "69.1 at 5M (hyperlax-quantum, best PPO); 34.6 (best SAC)"),
