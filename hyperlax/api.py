@@ -404,7 +404,7 @@ def load_policy(
     """
     arrays, details = load_policy_arrays(Path(path), sample_id, seed)
     info = load_run(Path(path)).info
-    environment = env if env is not None else make(details["environment"])
+    environment = env if env is not None else make_env(details["environment"])
     algorithm, network = ALGORITHMS[info["algorithm"]], NETWORKS[info["network"]]
     networks = {field.name: network() for field in fields(algorithm) if field.name.endswith("_network")}
     hyperparams = replace(algorithm(**networks), details["hyperparameters"])

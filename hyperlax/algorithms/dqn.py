@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import optax
 
 from hyperlax.algorithms import experience
+from hyperlax.algorithms.agent import Agent
 from hyperlax.algorithms.experience import Copies
-from hyperlax.algorithms.exploration import GreedyPolicy, epsilon, epsilon_greedy, linear, of_actions
+from hyperlax.algorithms.exploration import epsilon, epsilon_greedy, linear, of_actions
 from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, adam, decayed, take
 from hyperlax.algorithms.lane import Metrics, lane_max, stream
 from hyperlax.algorithms.replay import (
@@ -197,8 +198,10 @@ class DQNState(NamedTuple):
     updates: jax.Array  # int32
 
 
-class DQNAgent(GreedyPolicy):
+class DQNAgent(Agent):
     """DQN on one environment, compiled for one shape. Every method is for a single lane."""
+
+    ACTING = "critic"
 
     def __init__(self, env: Environment, shape: Shape) -> None:
         self.env, self.shape = env, shape
@@ -244,7 +247,7 @@ class DQNAgent(GreedyPolicy):
         return actions + jnp.where(lane.use_dueling, state - actions.mean(0, keepdims=True), 0.0)
 
     def _values(self, critic: Any, statistics: RunningStatistics, lane: Any, observation: jax.Array) -> jax.Array:
-        features = experience.features(statistics, lane.normalize_observations, observation)
+        features = self._features(statistics, lane, observation)
         return self._combined(lane, self.critic(critic, features, lane.critic))
 
     def _collect(self, key: jax.Array, state: DQNState, lane: Any, active: jax.Array) -> tuple[Collected, jax.Array]:
@@ -341,3 +344,9 @@ class DQNAgent(GreedyPolicy):
         learners, losses, priorities = take(shape, lambda names: steps, self.networks, lane, state.learners, priorities)
         weight = jnp.broadcast_to(num_steps.astype(jnp.float32), losses.shape)
         return learners, jnp.stack([losses, weight]), with_priorities(priorities)
+
+    # --- the policy ------------------------------------------------------------------------------
+
+    def _greedy(self, outputs: jax.Array, free: jax.Array, lane: Any) -> jax.Array:
+        del free
+        return jnp.argmax(self._combined(lane, outputs), axis=0).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""How a value-based algorithm explores, and how it acts when it does not."""
+"""How a value-based algorithm explores."""
 
 from __future__ import annotations
 
@@ -6,12 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-
-from hyperlax.algorithms.gradients import is_finite
-from hyperlax.algorithms.statistics import RunningStatistics
-from hyperlax.networks.alternatives import AlternativeNetworks
-from hyperlax.networks.padding import flat, nested_dict
 
 
 def linear(start: jax.Array, end: jax.Array, progress: jax.Array, fraction: jax.Array) -> jax.Array:
@@ -46,39 +40,3 @@ def epsilon_greedy(key: jax.Array, values: jax.Array, epsilon: jax.Array) -> jax
     explore, which = jax.random.uniform(key, (batch, 2)).T
     any_action = jnp.minimum(jnp.floor(which * number), number - 1)
     return jnp.where(explore < epsilon, any_action, jnp.argmax(values, axis=0)).astype(jnp.int32)
-
-
-class GreedyPolicy:
-    """The policy of an agent that takes the action of greatest value."""
-
-    critic: AlternativeNetworks
-
-    def _values(self, critic: Any, statistics: RunningStatistics, lane: Any, observation: jax.Array) -> jax.Array:
-        """Returns the values of all actions, ``(actions, batch)``, for raw observations ``(batch, features)``."""
-        raise NotImplementedError
-
-    def is_finite(self, state: Any) -> jax.Array:
-        """Returns whether everything that is learnt is finite."""
-        return is_finite(state.learners)
-
-    def policy(self, state: Any) -> Any:
-        """Returns the part of the state that acting needs."""
-        return {"critic": state.learners["critic"].params, "statistics": state.statistics}
-
-    def act(self, policy: Any, lane: Any, observation: jax.Array) -> jax.Array:
-        """Returns greedy actions for raw observations ``(batch, features)``, as the environment takes them."""
-        values = self._values(self.critic.unpack(policy["critic"]), policy["statistics"], lane, observation)
-        return jnp.argmax(values, axis=0).astype(jnp.int32)
-
-    def export(self, policy: Any, hyperparams: Any) -> dict[str, np.ndarray]:
-        """Returns one lane's policy at its exact size as flat arrays, ``critic/head/bias`` and so on."""
-        critic = self.critic.export(policy["critic"], hyperparams.critic_network)["network"]
-        return flat({"critic": critic, "statistics": policy["statistics"]._asdict()})
-
-    def restore(self, arrays: dict[str, np.ndarray]) -> Any:
-        """Returns the policy of exported arrays, for an agent of exactly their shape."""
-        tree = nested_dict(arrays)
-        return {
-            "critic": jnp.asarray(self.critic.pack(tree["critic"])),
-            "statistics": RunningStatistics.of(tree["statistics"]),
-        }

@@ -75,11 +75,6 @@ Owns = Mapping[str, Own]
 Learners = dict[str, Learner]
 
 
-def is_finite(learners: Learners) -> jax.Array:
-    """Returns whether all parameters are finite."""
-    return jnp.stack([jnp.isfinite(learner.params).all() for learner in learners.values()]).all()
-
-
 def adam(learning_rate: jax.Array, max_grad_norm: jax.Array) -> optax.GradientTransformation:
     """Returns Adam after a clip of the gradient's norm; both arguments may be traced."""
     return optax.chain(

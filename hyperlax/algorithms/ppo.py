@@ -18,10 +18,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from hyperlax.algorithms import experience
+from hyperlax.algorithms.agent import Agent
 from hyperlax.algorithms.experience import Copies
 from hyperlax.algorithms.gradients import (
     Learner,
@@ -31,7 +31,6 @@ from hyperlax.algorithms.gradients import (
     Steps,
     adam,
     decayed,
-    is_finite,
     minibatches,
     take,
 )
@@ -50,7 +49,6 @@ from hyperlax.environments.protocol import Box, Discrete, Environment, observati
 from hyperlax.networks.alternatives import AlternativeNetworks, Alternatives
 from hyperlax.networks.distributions import distribution_for
 from hyperlax.networks.mlp import MLP
-from hyperlax.networks.padding import flat, nested_dict
 from hyperlax.spaces import (
     Categorical,
     LogUniform,
@@ -165,8 +163,10 @@ class Rollout(NamedTuple):
     valid: jax.Array  # bool
 
 
-class PPOAgent:
+class PPOAgent(Agent):
     """PPO on one environment, compiled for one shape. Every method is for a single lane."""
+
+    ACTING = "actor"
 
     def __init__(self, env: Environment, shape: Shape) -> None:
         self.env, self.shape = env, shape
@@ -223,9 +223,6 @@ class PPOAgent:
         learners, losses = self._improve(key, state, rows, lane, active)
         new = new._replace(learners=learners, statistics=statistics, updates=state.updates + active)
         return new, jnp.concatenate([losses, episodes[:, None]], axis=1)
-
-    def _features(self, statistics: RunningStatistics, lane: Any, observation: jax.Array) -> jax.Array:
-        return experience.features(statistics, lane.normalize_observations, observation)
 
     def _value(self, critic: Any, lane: Any, features: jax.Array) -> jax.Array:
         return self.critic(critic, features, lane.critic)[0]
@@ -399,30 +396,8 @@ class PPOAgent:
         weight = jnp.where(active, lane.epochs * lane.num_minibatches, 0).astype(jnp.float32)
         return learners, jnp.stack([losses, jnp.broadcast_to(weight, losses.shape)])
 
-    def is_finite(self, state: PPOState) -> jax.Array:
-        """Returns whether everything that is learnt is finite."""
-        return is_finite(state.learners)
-
     # --- the policy ------------------------------------------------------------------------------
 
-    def policy(self, state: PPOState) -> Any:
-        """Returns the part of the state that acting needs."""
-        return {"actor": state.learners["actor"].params, "statistics": state.statistics}
-
-    def act(self, policy: Any, lane: Any, observation: jax.Array) -> jax.Array:
-        """Returns greedy actions for raw observations ``(batch, features)``, as the environment takes them."""
-        features = self._features(policy["statistics"], lane, observation)
-        outputs = self.actor(self.actor.unpack(policy["actor"]), features, lane.actor)
-        return self.distribution.to_environment(self.distribution.mode(outputs, self.actor.free(policy["actor"])))
-
-    def export(self, policy: Any, hyperparams: PPO) -> dict[str, np.ndarray]:
-        """Returns one lane's policy at its exact size as flat arrays, ``actor/head/bias`` and so on."""
-        actor = self.actor.export(policy["actor"], hyperparams.actor_network)
-        exact = {"actor": actor["network"], "log_std": actor["free"], "statistics": policy["statistics"]._asdict()}
-        return flat(exact)
-
-    def restore(self, arrays: dict[str, np.ndarray]) -> Any:
-        """Returns the policy of exported arrays, for an agent of exactly their shape."""
-        tree = nested_dict(arrays)
-        actor = self.actor.pack(tree["actor"], tree["log_std"])
-        return {"actor": jnp.asarray(actor), "statistics": RunningStatistics.of(tree["statistics"])}
+    def _greedy(self, outputs: jax.Array, free: jax.Array, lane: Any) -> jax.Array:
+        del lane
+        return self.distribution.to_environment(self.distribution.mode(outputs, free))

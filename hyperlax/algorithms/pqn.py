@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import optax
 
 from hyperlax.algorithms import experience
+from hyperlax.algorithms.agent import Agent
 from hyperlax.algorithms.experience import Copies
-from hyperlax.algorithms.exploration import GreedyPolicy, epsilon, epsilon_greedy, of_actions
+from hyperlax.algorithms.exploration import epsilon, epsilon_greedy, of_actions
 from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, decayed, minibatches, take
 from hyperlax.algorithms.lane import Columns, Metrics, keep, lane_max, repeat, stream
 from hyperlax.algorithms.shape import MinibatchHyperparameters, Role, Shape
@@ -130,8 +131,10 @@ class Rollout(NamedTuple):
     valid: jax.Array  # bool
 
 
-class PQNAgent(GreedyPolicy):
+class PQNAgent(Agent):
     """PQN on one environment, compiled for one shape. Every method is for a single lane."""
+
+    ACTING = "critic"
 
     def __init__(self, env: Environment, shape: Shape) -> None:
         self.env, self.shape = env, shape
@@ -178,9 +181,6 @@ class PQNAgent(GreedyPolicy):
         statistics = state.statistics.merge(flat_rollout, (rollout.valid & active).reshape(-1))
         new = PQNState(learners, statistics, copies, state.updates + active)
         return new, jnp.concatenate([losses, episodes[:, None]], axis=1)
-
-    def _features(self, statistics: RunningStatistics, lane: Any, observation: jax.Array) -> jax.Array:
-        return experience.features(statistics, lane.normalize_observations, observation)
 
     def _values(self, critic: Any, statistics: RunningStatistics, lane: Any, observation: jax.Array) -> jax.Array:
         """Returns the values of all actions, ``(actions, batch)``, for raw observations ``(batch, features)``."""
@@ -288,3 +288,9 @@ class PQNAgent(GreedyPolicy):
         learners, losses, _ = take(self.shape, steps, self.networks, lane, state.learners)
         weight = jnp.where(active, lane.epochs * lane.num_minibatches, 0).astype(jnp.float32)
         return learners, jnp.stack([losses, jnp.broadcast_to(weight, losses.shape)])
+
+    # --- the policy ------------------------------------------------------------------------------
+
+    def _greedy(self, outputs: jax.Array, free: jax.Array, lane: Any) -> jax.Array:
+        del free, lane
+        return jnp.argmax(outputs, axis=0).astype(jnp.int32)

@@ -21,9 +21,10 @@ import numpy as np
 import optax
 
 from hyperlax.algorithms import experience
+from hyperlax.algorithms.agent import Agent
 from hyperlax.algorithms.experience import Copies
 from hyperlax.algorithms.exploration import of_actions
-from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, adam, is_finite, take
+from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, adam, take
 from hyperlax.algorithms.lane import Metrics, lane_max, stream
 from hyperlax.algorithms.replay import (
     Collected,
@@ -42,7 +43,6 @@ from hyperlax.networks.alternatives import AlternativeNetworks, Alternatives
 from hyperlax.networks.distributions import Categorical as CategoricalDistribution
 from hyperlax.networks.distributions import SquashedGaussian
 from hyperlax.networks.mlp import MLP
-from hyperlax.networks.padding import flat, nested_dict
 from hyperlax.spaces import (
     Categorical,
     Fixed,
@@ -235,8 +235,10 @@ class DiscretePolicy:
         return jnp.argmax(outputs, axis=0).astype(jnp.int32)
 
 
-class SACAgent:
+class SACAgent(Agent):
     """SAC on one environment, compiled for one shape. Every method is for a single lane."""
+
+    ACTING = "actor"
 
     def __init__(self, env: Environment, shape: Shape) -> None:
         self.env, self.shape = env, shape
@@ -287,7 +289,7 @@ class SACAgent:
         actor = self.actor.unpack(state.learners["actor"].params)
 
         def act(t: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-            features = experience.features(state.statistics, lane.normalize_observations, observation)
+            features = self._features(state.statistics, lane, observation)
             outputs = self.actor(actor, features, lane.actor)
             period, warm = exploring(lane, state.updates, t)
             return self.kind.explore(stream(key, ACT, period), outputs, warm)
@@ -382,30 +384,8 @@ class SACAgent:
         weight = jnp.broadcast_to(num_steps.astype(jnp.float32), losses.shape)
         return learners, jnp.stack([losses, weight])
 
-    def is_finite(self, state: SACState) -> jax.Array:
-        """Returns whether everything that is learnt is finite."""
-        return is_finite(state.learners)
-
     # --- the policy ------------------------------------------------------------------------------
 
-    def policy(self, state: SACState) -> Any:
-        """Returns the part of the state that acting needs."""
-        return {"actor": state.learners["actor"].params, "statistics": state.statistics}
-
-    def act(self, policy: Any, lane: Any, observation: jax.Array) -> jax.Array:
-        """Returns the greedy actions for raw observations ``(batch, features)``, as the environment takes them."""
-        features = experience.features(policy["statistics"], lane.normalize_observations, observation)
-        return self.kind.mode(self.actor(self.actor.unpack(policy["actor"]), features, lane.actor))
-
-    def export(self, policy: Any, hyperparams: SAC) -> dict[str, np.ndarray]:
-        """Returns one lane's policy at its exact size as flat arrays, ``actor/head/bias`` and so on."""
-        actor = self.actor.export(policy["actor"], hyperparams.actor_network)["network"]
-        return flat({"actor": actor, "statistics": policy["statistics"]._asdict()})
-
-    def restore(self, arrays: dict[str, np.ndarray]) -> Any:
-        """Returns the policy of exported arrays, for an agent of exactly their shape."""
-        tree = nested_dict(arrays)
-        return {
-            "actor": jnp.asarray(self.actor.pack(tree["actor"])),
-            "statistics": RunningStatistics.of(tree["statistics"]),
-        }
+    def _greedy(self, outputs: jax.Array, free: jax.Array, lane: Any) -> jax.Array:
+        del free, lane
+        return self.kind.mode(outputs)

@@ -118,6 +118,32 @@ BatchSize = Annotated[
         "time in the memory there is.",
     ),
 ]
+NumDevices = Annotated[
+    int | None,
+    typer.Option(
+        "--num-devices",
+        min=1,
+        metavar="N",
+        help="Devices to use: GPUs, or cores of the CPU. All of them if this option is not given; "
+        "results do not depend on it.",
+    ),
+]
+MemoryLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-limit-gib",
+        metavar="GIB",
+        help="Memory that the plan may use, in GiB. What the machine has free if this option is not given.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run/--no-dry-run",
+        show_default=False,
+        help="Print the plan (programs, lanes, padding, memory, time) and stop before anything is compiled.",
+    ),
+]
 OutputRoot = Annotated[
     Path,
     typer.Option(

@@ -23,6 +23,9 @@ def run_single_hp(
     num_evaluations: options.NumEvaluations = None,
     num_eval_episodes: options.NumEvalEpisodes = None,
     batch_size: options.BatchSize = "auto",
+    num_devices: options.NumDevices = None,
+    memory_limit: options.MemoryLimit = None,
+    dry_run: options.DryRun = False,
     output_root: options.OutputRoot = Path("results"),
     log_level: options.LogLevel = "WARNING",
     save_logs: options.SaveLogs = False,
@@ -45,10 +48,14 @@ def run_single_hp(
         "num_evaluations": num_evaluations,
         "num_eval_episodes": num_eval_episodes,
         "hparam_batch_size": options.batch_size(batch_size),
+        "num_devices": num_devices,
+        "memory_limit_gib": options.positive("--memory-limit-gib", memory_limit),
         "output_root": output_root,
+        "dry_run": dry_run,
         "plot": False,
     }
-    options.configure_logging(log_level, options.log_file(output_root, "run-single-hp") if save_logs else None)
+    keep_log = save_logs and not dry_run
+    options.configure_logging(log_level, options.log_file(output_root, "run-single-hp") if keep_log else None)
     _train(recipe, env, request)
 
 
@@ -94,32 +101,9 @@ def sweep_hp_samples(
             help="One program for each distinct structure instead of mixed batches; for comparison.",
         ),
     ] = False,
-    num_devices: Annotated[
-        int | None,
-        typer.Option(
-            "--num-devices",
-            min=1,
-            metavar="N",
-            help="Devices to use: GPUs, or cores of the CPU. All of them if this option is not given; "
-            "results do not depend on it.",
-        ),
-    ] = None,
-    memory_limit: Annotated[
-        float | None,
-        typer.Option(
-            "--memory-limit-gib",
-            metavar="GIB",
-            help="Memory that the plan may use, in GiB. What the machine has free if this option is not given.",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run/--no-dry-run",
-            show_default=False,
-            help="Print the plan (programs, lanes, padding, memory, time) and stop before anything is compiled.",
-        ),
-    ] = False,
+    num_devices: options.NumDevices = None,
+    memory_limit: options.MemoryLimit = None,
+    dry_run: options.DryRun = False,
     output_root: options.OutputRoot = Path("results"),
     plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw a picture of the sweep.")] = True,
     log_level: options.LogLevel = "WARNING",

@@ -11,7 +11,6 @@ import pytest
 
 from hyperlax.algorithms import experience
 from hyperlax.algorithms.dqn import DQN
-from hyperlax.algorithms.exploration import GreedyPolicy
 from hyperlax.algorithms.gradients import Own
 from hyperlax.algorithms.ppo import PPO
 from hyperlax.algorithms.pqn import PQN
@@ -75,7 +74,7 @@ class Probe:
 def values_of(agent, state, lane, observations):
     """The value of observations under the greedy policy, PPO's and SAC's own estimate of theirs."""
     critic = state.learners["critic"].params
-    if isinstance(agent, GreedyPolicy):
+    if agent.ACTING == "critic":
         return agent._values(agent.critic.unpack(critic), state.statistics, lane, observations).max(0)
     features = experience.features(state.statistics, lane.normalize_observations, observations)
     if not isinstance(agent, SACAgent):
