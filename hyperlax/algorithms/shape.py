@@ -226,11 +226,12 @@ class Shape:
         """Returns the shape in a few words."""
         smallest, largest = self.batch_sizes
         networks = ", ".join(f"{role.name} {role.networks.describe()}" for role in self.roles)
+        sizes = f"{smallest} … {largest}" if smallest < largest else str(largest)
+        chunks = "/".join(map(str, self.chunks))
+        chunks = f" by {chunks}" if chunks != sizes else ""
         replay = f", replay of {self.capacity}" if self.capacity else ""
-        return (
-            f"{self.num_envs} environments × {self.rollout_length} steps, batches of {smallest} … {largest} by "
-            f"{'/'.join(map(str, self.chunks))}{replay}, {networks}"
-        )
+        steps = f"{self.num_envs} environments × {self.rollout_length} steps"
+        return f"{steps}, batches of {sizes}{chunks}{replay}, {networks}"
 
     # --- alternatives --------------------------------------------------------------------------------
 
