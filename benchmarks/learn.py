@@ -72,7 +72,7 @@ GOALS = [
     Goal("pqn_cnn", "gymnax.asterix", 2_000_000, float("nan"), "15 (gymnax, PPO checkpoint)"),
     Goal("sac_mlp", "gymnax.pendulum", 50_000, -160, "−157 at 20k (RL-Zoo, SAC)"),
     Goal("sac_mlp", "gymnax.mountain_car_continuous", 50_000, 92, MOUNTAIN),
-    Goal("sac_mlp", "gymnax.reacher", 100_000, 69.1, "69.1 at 5M (hyperlax-quantum, best PPO); 34.6 (best SAC)"),
+    Goal("sac_mlp", "gymnax.reacher", 200_000, 69.1, "69.1 at 5M (hyperlax-quantum, best PPO); 34.6 (best SAC)"),
     Goal("sac_mlp", "brax.hopper@spring", 100_000, float("nan"), BRAX.format(2500)),
     Goal("sac_mlp", "brax.halfcheetah@spring", 100_000, float("nan"), "9635 at 1M (CleanRL, SAC, MuJoCo's own)"),
 ]

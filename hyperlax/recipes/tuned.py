@@ -73,7 +73,19 @@ TUNED: dict[str, dict[str, dict[str, object]]] = {
     },
     "sac_mlp": {
         "gymnax.pendulum": {"target_entropy_scale": 1.0},
-        "gymnax.reacher": {"gamma": 0.93, "target_entropy_scale": 1.0},
+        "gymnax.reacher": {
+            "actor_network.layer_sizes": (128, 128),
+            "actor_network.use_layer_norm": True,
+            "critic_network.layer_sizes": (128, 128),
+            "critic_network.use_layer_norm": True,
+            "actor_lr": 3e-4,
+            "q_lr": 3e-4,
+            "gamma": 0.93,
+            "target_entropy_scale": 1.0,
+            "total_num_envs": 16,
+            "epochs": 32,
+            "total_batch_size": 128,
+        },
         "brax.hopper": {"normalize_observations": True},
         "brax.halfcheetah": {"normalize_observations": True},
         "gymnax.mountain_car_continuous": {
