@@ -86,6 +86,7 @@ def train(table: Table, args: argparse.Namespace) -> Any:
         f"{SPACE}{table.recipe}",
         TruncationTerminates(env) if args.truncation_terminates else env,
         samples=table.file,
+        num_samples=args.samples,
         overrides=dict(args.set),
         run_length=args.steps,
         num_seeds=args.seeds,
@@ -271,6 +272,7 @@ def main() -> None:
     add("--recipes", nargs="+", help="only tables of these, for example ppo_mlp sac_tmlp (all)")
     add("--truncation-terminates", action="store_true", help="never bootstrap, to see what it costs")
     add("--set", nargs="+", default=[], type=_setting, metavar="NAME=VALUE", help="the same in all samples, likewise")
+    add("--samples", type=int, metavar="N", help="only the first N of a table (all)")
     add("--steps", type=int, default=5_000_000, help="environment steps of each (sample, seed) (5,000,000)")
     add("--seeds", type=int, default=4, help="of each sample (4)")
     add("--evaluations", type=int, default=40, help="over the budget (40)")
