@@ -12,7 +12,8 @@ import worker
 
 from hyperlax.algorithms import ALGORITHMS
 from hyperlax.engine import devices
-from hyperlax.engine.planner import MACHINES, Planner
+from hyperlax.engine.machine import MACHINES
+from hyperlax.engine.planner import Planner
 from hyperlax.engine.program import Program, Task
 from hyperlax.environments import make
 from hyperlax.networks.mlp import MLP

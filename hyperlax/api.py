@@ -24,7 +24,9 @@ import pandas as pd
 import hyperlax
 from hyperlax.algorithms import ALGORITHMS
 from hyperlax.engine import devices
-from hyperlax.engine.planner import MACHINES, Plan, Planner
+from hyperlax.engine.machine import MACHINES
+from hyperlax.engine.plan import Plan
+from hyperlax.engine.planner import Planner
 from hyperlax.engine.program import Task
 from hyperlax.engine.sweep import Sweep
 from hyperlax.environments import Discrete, Environment, make

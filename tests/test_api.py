@@ -18,7 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 import hyperlax
 from hyperlax.algorithms import rng
 from hyperlax.algorithms.lane import stream
-from hyperlax.engine.planner import Plan
+from hyperlax.engine.plan import Plan
 from hyperlax.engine.program import EVALUATION, Program, Task, lane_keys
 from hyperlax.environments import vector
 from hyperlax.errors import UserError

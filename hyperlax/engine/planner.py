@@ -16,211 +16,22 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from hyperlax.engine.machine import Machine
+from hyperlax.engine.plan import Plan, PlannedProgram, in_bytes
 from hyperlax.engine.program import Task
 from hyperlax.environments import vector
 from hyperlax.environments.protocol import Discrete, Environment, observation_size
 from hyperlax.errors import CannotShare, UserError
 
 
-@dataclass(frozen=True)
-class Machine:
-    """Speeds of one kind of device, measured; times in seconds.
-
-    Attributes:
-        compile: one program, with tracing.
-        alternative: what another alternative of a network adds to it.
-        launch: of one iteration of an inner loop, whatever the number of lanes.
-        lane: of one iteration, for each lane.
-        param: of an optimiser step, for each parameter, when a group's state fits the cache.
-        param_uncached: likewise when it does not.
-        cache: bytes; a parameter takes some 28 with optimiser state, gradient and copies.
-        flops: floating-point operations a second within networks.
-        alone: factor on it for a group of one lane, whose products are not batched.
-        transition: all that is done for one environment step besides the network and the environment.
-        operation: one primitive operation of one copy of an environment.
-        row: what an update does for each row of a rollout, padding included: buffers, sorting, statistics.
-        groups: candidates for the number of lanes that run in lockstep; 0 stands for all of a device.
-        max_lanes: more lanes on a device do not help any more.
-    """
-
-    compile: float
-    alternative: float
-    launch: float
-    lane: float
-    param: float
-    param_uncached: float
-    cache: float
-    flops: float
-    alone: float
-    transition: float
-    operation: float
-    row: float
-    groups: tuple[int, ...]
-    max_lanes: int
-
-
-MACHINES = {
-    # One core of an AMD EPYC (AVX-512), measured: benchmark_results/speed.
-    "cpu": Machine(
-        compile=6.0,
-        alternative=0.7,
-        launch=12.5e-6,
-        lane=4.6e-6,
-        param=1.8e-9,
-        param_uncached=2.8e-9,
-        cache=3e6,
-        flops=55e9,
-        alone=0.95,
-        transition=250e-9,
-        operation=0.55e-9,
-        row=250e-9,
-        groups=(1, 2, 4, 8),
-        max_lanes=64,
-    ),
-    # Estimated, not measured.
-    "gpu": Machine(
-        compile=20.0,
-        alternative=3.0,
-        launch=400e-6,
-        lane=0.1e-6,
-        param=5e-12,
-        param_uncached=5e-12,
-        cache=1e15,
-        flops=5e12,
-        alone=1.0,
-        transition=0.1e-9,
-        operation=2e-12,
-        row=50e-12,
-        groups=(0,),
-        max_lanes=4096,
-    ),
-}
-
-
 class MemoryShortage(UserError):
     """Not even one lane on each device fits."""
-
-
-@dataclass(frozen=True)
-class PlannedProgram:
-    """One program of a plan.
-
-    Attributes:
-        tasks: the first ``num_lanes`` are those that the lanes start with, in order, None for a lane
-            without; the others start as lanes become free.
-        shape: what it is compiled for.
-        num_lanes: over all devices.
-        group: lanes that run in lockstep.
-        seconds: estimated time to run, without compilation.
-        compile_seconds: estimated time to compile.
-        padding: estimated share of the arithmetic that no sample asked for.
-        memory: estimated bytes on all devices.
-        memory_limits: whether there would be more lanes if there were more memory.
-    """
-
-    tasks: tuple[Task | None, ...]
-    shape: Any
-    num_lanes: int
-    group: int
-    seconds: float
-    compile_seconds: float
-    padding: float
-    memory: int
-    memory_limits: bool
-
-    @property
-    def total_seconds(self) -> float:
-        """Estimated time to compile and run."""
-        return self.seconds + self.compile_seconds
-
-    @property
-    def real_tasks(self) -> list[Task]:
-        """The tasks without the gaps."""
-        return [task for task in self.tasks if task is not None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How all tasks are assigned to programs, which run one after the other.
-
-    Attributes:
-        programs: longest first.
-        num_devices: over which the lanes of a program are spread.
-    """
-
-    programs: tuple[PlannedProgram, ...]
-    num_devices: int
-
-    @property
-    def compile_seconds(self) -> float:
-        """Estimated time to compile all programs, some of it while others run."""
-        return sum(program.compile_seconds for program in self.programs)
-
-    @property
-    def seconds(self) -> float:
-        """Estimated time of all programs, with compilation."""
-        return sum(program.total_seconds for program in self.programs)
-
-    @property
-    def memory(self) -> int:
-        """Estimated bytes of the program that needs most."""
-        return max(program.memory for program in self.programs)
-
-    @property
-    def padding(self) -> float:
-        """Estimated share of all work that no sample asked for."""
-        total = sum(program.seconds for program in self.programs)
-        return sum(program.seconds * program.padding for program in self.programs) / total
-
-    def as_rows(self) -> list[dict[str, Any]]:
-        """Returns what there is to say of each program, as ``run.json`` has it."""
-        return [
-            {
-                "program": number,
-                "samples": sorted({task.sample_id for task in program.real_tasks}),
-                "tasks": len(program.real_tasks),
-                "lanes": program.num_lanes,
-                "lockstep": program.group,
-                "shape": program.shape.describe(),
-                "predicted_seconds": round(program.seconds, 2),
-                "predicted_compile_seconds": round(program.compile_seconds, 2),
-                "predicted_padding": round(program.padding, 4),
-                "predicted_memory_mib": round(program.memory / 2**20, 1),
-            }
-            for number, program in enumerate(self.programs)
-        ]
-
-    def describe(self) -> str:
-        """Returns the plan as a table in plain text."""
-        lines = [
-            f"{'program':>7} {'samples':>7} {'tasks':>6} {'lanes':>6} {'lockstep':>8} {'padding':>8} {'memory':>10} "
-            f"{'seconds':>9}  shape"
-        ]
-        for number, program in enumerate(self.programs):
-            samples = len({task.sample_id for task in program.real_tasks})
-            lines.append(
-                f"{number:>7} {samples:>7} {len(program.real_tasks):>6} {program.num_lanes:>6} {program.group:>8} "
-                f"{program.padding:>8.0%} "
-                f"{program.memory / 2**20:>6.0f} MiB {program.seconds:>9.1f}  {program.shape.describe()}"
-            )
-        lines += [
-            f"program {number}: memory for {program.num_lanes} of its {len(program.real_tasks)} tasks at a time"
-            for number, program in enumerate(self.programs)
-            if program.memory_limits
-        ]
-        lines.append(
-            f"{_count(len(self.programs), 'program')} on {_count(self.num_devices, 'device')}, "
-            f"{self.padding:.0%} padding, at most {_bytes(self.memory)}; estimated {_duration(self.seconds)}, of which "
-            f"compilation {_duration(self.compile_seconds)}"
-        )
-        return "\n".join(lines)
 
 
 class Planner:
@@ -230,7 +41,7 @@ class Planner:
         env: the environment.
         total_timesteps: environment steps of every task.
         num_devices: over which lanes are spread.
-        machine: speeds; see :data:`MACHINES`.
+        machine: speeds; see :data:`hyperlax.engine.machine.MACHINES`.
         memory: bytes that one program may use on all devices.
         max_lanes: most lanes of one program, at least one a device; None for what the machine makes use of.
         num_evaluations: of every task; episodes are taken to last as long as they may.
@@ -413,8 +224,8 @@ class Planner:
             where = f"a lane on each of {self.num_devices} devices" if self.num_devices > 1 else "a lane"
             fewer = "; fewer devices need less" if self.num_devices > 1 else ""
             raise MemoryShortage(
-                f"memory does not suffice: {where} needs {_bytes(self.num_devices * (kept + working))}, "
-                f"{_bytes(self.memory)} may be used; {decides} most of it{fewer}"
+                f"memory does not suffice: {where} needs {in_bytes(self.num_devices * (kept + working))}, "
+                f"{in_bytes(self.memory)} may be used; {decides} most of it{fewer}"
             )
         group = max(1, min(group or each, each, share // (kept + working)))
         wanted = each
@@ -569,16 +380,6 @@ class _Speed(NamedTuple):
         return self.step_flops_per_call + self.num_envs * self.step_flops
 
 
-def _bytes(number: float) -> str:
-    return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.1f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 600:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 36_000 else f"{seconds / 3600:.0f} h"
-
-
 def _groups(costs: Sequence[_Cost], most: int) -> Iterator[Sequence[_Cost]]:
     """Yields neighbours with the same choice, so many at a time."""
     for _, same in itertools.groupby(costs, key=lambda cost: cost.choice if most > 1 else None):
@@ -599,7 +400,3 @@ def _lockstep(members: Sequence[_Cost]) -> tuple[int, int]:
         total_steps += lasting * most_steps
         total_gradients += lasting * most_gradients
     return total_steps, total_gradients
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

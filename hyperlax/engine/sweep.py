@@ -14,7 +14,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hyperlax.engine.devices import local_mesh
-from hyperlax.engine.planner import Plan, PlannedProgram, Planner
+from hyperlax.engine.plan import Plan, PlannedProgram
+from hyperlax.engine.planner import Planner
 from hyperlax.engine.program import Program, Task
 from hyperlax.engine.scheduler import Scheduler, Sink, Utilisation
 from hyperlax.environments.protocol import Environment

@@ -12,7 +12,8 @@ import pytest
 from hyperlax.algorithms.dqn import DQN
 from hyperlax.algorithms.ppo import PPO
 from hyperlax.engine.devices import local_mesh
-from hyperlax.engine.planner import MACHINES, Planner
+from hyperlax.engine.machine import MACHINES
+from hyperlax.engine.planner import Planner
 from hyperlax.engine.program import Program, Task
 from hyperlax.engine.scheduler import Scheduler
 from hyperlax.environments import make
