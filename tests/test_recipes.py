@@ -14,7 +14,7 @@ DQN = {
     "noise_period": 1, "use_dueling": False, "n_step": 1, "use_prioritized_replay": False, "priority_exponent": 0.6,
     "importance_exponent": 0.4,
 }  # fmt: skip
-KEPT = {"ppo": {"normalize_rewards": False}, "dqn": DQN, "sac": {"noise_period": 1}}
+KEPT = {"ppo": {"normalize_rewards": False}, "dqn": DQN, "sac": {"noise_period": 1, "decay_learning_rates": False}}
 KEPT_OF_TENSORS = {"num_nodes_to_decompose": 0}
 
 

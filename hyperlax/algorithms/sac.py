@@ -24,7 +24,7 @@ from hyperlax.algorithms import experience
 from hyperlax.algorithms.agent import Agent
 from hyperlax.algorithms.experience import Copies
 from hyperlax.algorithms.exploration import of_actions
-from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, adam, take
+from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, adam, decayed, take
 from hyperlax.algorithms.lane import Metrics, lane_max, stream
 from hyperlax.algorithms.replay import (
     Collected,
@@ -126,6 +126,9 @@ class SAC(ReplayHyperparameters):
         256, Categorical((64, 128, 256)), kind="structural", description="transitions of a gradient step",
         check=at_least(1),
     )  # fmt: skip
+    decay_learning_rates: bool = hyperparameter(
+        False, Categorical((True, False)), kind="scalar", description="linearly to zero over the budget"
+    )
     normalize_observations: bool = hyperparameter(
         False, Categorical((True, False)), kind="scalar", description="by running mean and deviation"
     )
@@ -261,7 +264,7 @@ class SACAgent(Agent):
     def init(self, key: jax.Array, params: Any, lane: Any) -> SACState:
         """Returns the state before the first update."""
         everything = {**params, "alpha": jnp.log(lane.init_alpha)}
-        optimizers = self._optimizers(lane)
+        optimizers = self._optimizers(lane, jnp.int32(0))
         learners = {name: Learner(x, optimizers[name].init(x)) for name, x in everything.items()}
         return SACState(
             learners=learners | {"critic": learners["critic"]._replace(target=params["critic"])},
@@ -301,11 +304,13 @@ class SACAgent(Agent):
     # --- gradient steps --------------------------------------------------------------------------
 
     @staticmethod
-    def _optimizers(lane: Any) -> dict[str, optax.GradientTransformation]:
+    def _optimizers(lane: Any, updates: jax.Array) -> dict[str, optax.GradientTransformation]:
+        rates = {"actor": lane.actor_lr, "critic": lane.q_lr, "alpha": lane.alpha_lr}
+        rates = {name: decayed(rate, lane, updates) for name, rate in rates.items()}
         return {
-            "actor": adam(lane.actor_lr, lane.max_grad_norm),
-            "critic": adam(lane.q_lr, lane.max_grad_norm),
-            "alpha": optax.chain(optax.scale_by_adam(eps=1e-5), optax.scale_by_learning_rate(lane.alpha_lr)),
+            "actor": adam(rates["actor"], lane.max_grad_norm),
+            "critic": adam(rates["critic"], lane.max_grad_norm),
+            "alpha": optax.chain(optax.scale_by_adam(eps=1e-5), optax.scale_by_learning_rate(rates["alpha"])),
         }
 
     @staticmethod
@@ -354,7 +359,7 @@ class SACAgent(Agent):
         self, key: jax.Array, state: SACState, collected: Collected, lane: Any, active: jax.Array
     ) -> tuple[Learners, Metrics]:
         """Takes ``epochs`` gradient steps, none during the warm-up."""
-        replay, memory, optimizers = self.replay, collected.memory, self._optimizers(lane)
+        replay, memory, optimizers = self.replay, collected.memory, self._optimizers(lane, state.updates)
         place, sample_key = Place.of(lane), stream(key, SAMPLE, state.updates)
         one = jnp.int32(1)
 

@@ -93,7 +93,7 @@ BENCHMARKS = {
         networks=NETWORKS | {"tmlp": NETWORKS["tmlp"] | {"num_mpo_layers": Fixed(2)}},
     ),
     "sac": Benchmark(
-        changes={"noise_period": 1},
+        changes={"noise_period": 1, "decay_learning_rates": False},
         space={
             "actor_lr": LEARNING_RATE,
             "q_lr": LEARNING_RATE,

@@ -203,6 +203,7 @@ def random_sac(rng, network):
         init_alpha=rng.uniform(0.1, 2),
         target_entropy_scale=rng.uniform(0.1, 1),
         **random_replay(rng),
+        decay_learning_rates=flag(rng),
     )
 
 
@@ -326,9 +327,9 @@ CASES = {
     "ppo-mlp-discrete": Case("ppo", "mlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=198),
     "ppo-mlp-continuous": Case("ppo", "mlp", "gymnax.pendulum", (("max_episode_steps", 6),), seed=639),
     "dqn-mlp": Case("dqn", "mlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=4),
-    "sac-tmlp-discrete": Case("sac", "tmlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=12),
+    "sac-tmlp-discrete": Case("sac", "tmlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=0),
     "pqn-cnn": Case("pqn", "cnn", "gymnax.breakout", seed=0),
-    "sac-mlp-continuous": Case("sac", "mlp", "gymnax.pendulum", (("max_episode_steps", 6),), seed=8),
+    "sac-mlp-continuous": Case("sac", "mlp", "gymnax.pendulum", (("max_episode_steps", 6),), seed=11),
 }
 
 

@@ -50,7 +50,10 @@ DQNS = {
     ),
 }  # fmt: skip
 SACS = {
-    "tuned": SAC(MLP((5,), "tanh", False), MLP((6,), "relu", True), alpha_lr=1e-2, q_lr=1e-2, tau=0.2, **REPLAY),
+    "tuned": SAC(
+        MLP((5,), "tanh", False), MLP((6,), "relu", True), alpha_lr=1e-2, q_lr=1e-2, tau=0.2,
+        decay_learning_rates=True, **REPLAY,
+    ),
     "fixed, normalised": SAC(
         MLP((5,), "tanh", False), MLP((6,), "relu", True), autotune=False, init_alpha=0.3, gamma=0.9,
         normalize_observations=True, max_grad_norm=0.05, **REPLAY,
@@ -306,11 +309,12 @@ def test_sac_equals_its_reference(make_spring, name, discrete):
     params = {"actor": trained.tree(0, "actor"), "critic": trained.tree(0, "critic"), "alpha": np.log(hp.init_alpha)}
     target = params["critic"]
     wanted_entropy = hp.target_entropy_scale * (np.log(3) if discrete else -2)
-    optimizers = {"actor": adam(hp.actor_lr, hp.max_grad_norm), "critic": adam(hp.q_lr, hp.max_grad_norm),
-                  "alpha": optax.adam(hp.alpha_lr, eps=1e-5)}  # fmt: skip
-    moments = {name: optimizer.init(params[name]) for name, optimizer in optimizers.items()}
-    learnt = 0
+    moments, learnt = None, 0
     for number in range(UPDATES):
+        left = 1 - number / hp.num_updates(TOTAL_TIMESTEPS) if hp.decay_learning_rates else 1
+        optimizers = {"actor": adam(hp.actor_lr * left, hp.max_grad_norm), "critic": adam(hp.q_lr * left,
+                      hp.max_grad_norm), "alpha": optax.adam(hp.alpha_lr * left, eps=1e-5)}  # fmt: skip
+        moments = moments or {name: optimizer.init(params[name]) for name, optimizer in optimizers.items()}
         rows, newest = remembered(trained, number)
         statistics = trained.collected[number][0].statistics
         learns = (number + 1) * hp.rollout_length >= hp.warmup_rollout_length
