@@ -119,7 +119,7 @@ class Scheduler:
         queue = deque(task for task in order[len(slots) :] if task is not None)
         lanes = self.program.admit(self.program.empty(), self._filled(first))
         self._occupy(slots, first)
-        fraction = 0.1  # of the way to the next evaluation; the first tick shows how long it takes
+        fraction = 0.01  # of the way to the next evaluation; the first tick shows how long it takes
         while any(slots):
             updates = self._quantum(slots, fraction)
             begins = np.array([slot is not None and slot.updates == slot.last_point for slot in slots])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import resource
+import sys
+import threading
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -149,3 +153,33 @@ def test_a_replay_is_held_once_and_the_planner_counts_all_there_is(prioritised):
     replay = hp.total_buffer_size * (2 * 4 + 4)  # numbers
     # Four lanes, and a copy of the one that works; the network here is too small for its estimate to be close.
     assert 16 * replay < program.memory_bytes() < 1.01 * (5 * kept + working)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of the process from /proc")
+def test_a_tick_on_several_devices_keeps_no_memory_of_its_gradient_steps():
+    env = make("gymnax.cartpole")
+    hp = DQN(
+        MLP((128,), use_layer_norm=True), total_num_envs=64, rollout_length=1, epochs=20, total_batch_size=512,
+        total_buffer_size=512, warmup_rollout_length=8,
+    )  # fmt: skip
+    program = Program(
+        hp, env, hp.shape(env), num_lanes=2, total_timesteps=10_000, num_eval_episodes=1, run_seed=1,
+        mesh=local_mesh(2),
+    )  # fmt: skip
+    program.compile()
+    lanes = program.admit(program.empty(), [Task(0, 0, hp), Task(1, 0, hp)])
+    lanes, _ = program.tick(lanes, np.array([12, 12]))  # the first steps of which only fill the replay
+    seen, over = [], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            pages = Path("/proc/self/statm").read_text().split()[1]
+            seen.append(int(pages) * resource.getpagesize() / 2**20)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    program.tick(lanes, np.array([40, 40]))
+    over.set()
+    watcher.join()
+    assert len(seen) >= 8
+    assert max(seen) - seen[len(seen) // 4] < 8  # MiB; with XLA's own options about 40
