@@ -247,20 +247,34 @@ def _tasks(
     for sample in samples:
         try:
             hyperparams = replace(defaults, {**sample.values, **overrides})
-            hyperparams.check(env, length.total_timesteps)
+            hyperparams.check(env)
             hyperparams.shape(env)  # what does not fit the inputs is refused here
         except UserError as error:
             raise UserError(f"sample {sample.sample_id}: {error}") if len(samples) > 1 else error from None
         tasks += [Task(sample.sample_id, repetition, hyperparams) for repetition in range(length.num_seeds)]
-    for what, count in Counter(_oversized(task.hyperparams, length) for task in tasks[:: length.num_seeds]).items():
+    each = [task.hyperparams for task in tasks[:: length.num_seeds]]
+    _check_learning_starts(each, length.total_timesteps)
+    for what, count in Counter(_doubtful(hyperparams, length.total_timesteps) for hyperparams in each).items():
         if what:
             log.warning("%d of %d samples %s", count, len(samples), what)
     return tasks
 
 
-def _oversized(hyperparams: Any, length: RunLength) -> str:
-    """Returns what is accepted, but hardly meant, about the size of an update."""
-    steps, budget = hyperparams.steps_per_update, length.total_timesteps
+def _check_learning_starts(samples: Sequence[Any], budget: int) -> None:
+    """Raises UserError if none would learn anything within the budget."""
+    soonest = min(samples, key=lambda hyperparams: hyperparams.learning_starts)
+    if (starts := soonest.learning_starts) >= budget:
+        raise UserError(
+            f"warmup_rollout_length {soonest.warmup_rollout_length} × total_num_envs {soonest.total_num_envs} = "
+            f"{starts}: learning would start beyond the budget of {budget} steps; accepted: a budget above {starts}"
+        )
+
+
+def _doubtful(hyperparams: Any, budget: int) -> str:
+    """Returns what is accepted, but hardly meant, about when a sample learns."""
+    if hyperparams.learning_starts >= budget:
+        return f"would start to learn beyond the budget of {budget} steps (warmup_rollout_length × total_num_envs)"
+    steps = hyperparams.steps_per_update
     if steps > 2 * budget:
         return f"take more than twice the budget of {budget} steps in a single update (rollout_length × total_num_envs)"
     if steps > getattr(hyperparams, "total_buffer_size", steps):

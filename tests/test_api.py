@@ -22,6 +22,7 @@ from hyperlax.engine.plan import Plan
 from hyperlax.engine.program import EVALUATION, Program, Task, lane_keys
 from hyperlax.environments import vector
 from hyperlax.errors import UserError
+from hyperlax.networks.mlp import MLP
 from hyperlax.recipes import RunLength, get_recipe
 from hyperlax.results import Run
 
@@ -252,6 +253,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"samples": [{"sample_id": -1}]}, "sample_id -1: accepted is a whole number, 0 or more"),
     ({"samples": [{"sample_id": "a"}]}, "sample_id 'a': accepted is a whole number, 0 or more"),
     ({"samples": "nowhere.csv"}, "samples file nowhere.csv cannot be read"),
+    (
+        {"recipe": "dqn_mlp", "samples": [{"warmup_rollout_length": n} for n in (99_999, 88_888)]},
+        "warmup_rollout_length 88888 × total_num_envs 8 = 711104: learning would start beyond the budget of 100000",
+    ),
 ]
 
 
@@ -266,6 +271,38 @@ def test_bad_arguments_are_refused_before_anything_is_done(
     assert str(refusal.value).startswith(message)
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "defaults, message",
+    [
+        ({"gamma": 1.5}, "recipe own: hyperparameter gamma got 1.5; accepted: a finite float32, from 0 to 1"),
+        ({"critic_lr": -1.0}, "recipe own: hyperparameter critic_lr got -1.0"),
+        ({"total_num_envs": 0}, "recipe own: hyperparameter total_num_envs got 0"),
+        ({"critic_network": MLP((8,), "rel")}, "recipe own: hyperparameter critic_network.activation got 'rel'"),
+    ],
+)
+def test_defaults_of_a_recipe_of_ones_own_are_checked(defaults: dict[str, Any], message: str) -> None:
+    known = get_recipe("dqn_mlp")
+    with pytest.raises(UserError) as refusal:
+        dataclasses.replace(known, name="own", defaults=dataclasses.replace(known.defaults, **defaults))
+    assert str(refusal.value).startswith(message)
+    lists = dataclasses.replace(known.defaults, critic_network=MLP([32, 32]), gamma=1)  # type: ignore[arg-type]
+    parsed = dataclasses.replace(known, name="own", defaults=lists).defaults
+    assert parsed.critic_network.layer_sizes == (32, 32) and isinstance(parsed.gamma, float)
+
+
+@pytest.mark.parametrize("length", ["quick", "default"])
+@pytest.mark.parametrize("recipe", ["dqn_mlp", "sac_mlp"])
+def test_samples_that_would_start_to_learn_too_late_do_not_keep_the_others_from_it(
+    recipe: str, length: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", "hyperlax")
+    logging.getLogger("hyperlax").propagate = True
+    name = f"benchmarked.01_static_qmc_sampling_S64.{recipe}"
+    plan = hyperlax.sweep(name, "gymnax.cartpole", num_samples=8, run_length=length, dry_run=True)
+    assert "of 8 samples would start to learn beyond the budget of" in caplog.text
+    assert plan is not None
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from hyperlax.algorithms.replay import (
     Place,
     Replay,
     ReplayHyperparameters,
+    bootstrapped,
     exploring,
     gradient_steps,
 )
@@ -173,9 +174,9 @@ class DQN(ReplayHyperparameters):
         role = self.shape(env).role("critic")
         return replace(role, num_outputs=num_actions(env) + self.use_dueling).num_params()
 
-    def check(self, env: Environment, total_timesteps: int) -> None:
-        """Raises UserError if the hyperparameters contradict one another or do not fit ``env`` and the budget."""
-        super().check(env, total_timesteps)
+    def check(self, env: Environment) -> None:
+        """Raises UserError if the hyperparameters contradict one another or do not fit ``env``."""
+        super().check(env)
         if self.n_step > self.buffer_steps:
             raise UserError(
                 f"n_step {self.n_step} is more than the {self.buffer_steps} steps of total_num_envs "
@@ -278,7 +279,7 @@ class DQNAgent(Agent):
         if "double_q" in self.shape.options:
             online = self._combined(lane, own(own.unpack(learner.params), batch["next_features"]))
             chooser = jnp.where(lane.use_double_q, online, target)
-        return batch["reward"] + batch["discount"] * of_actions(target, jnp.argmax(chooser, axis=0))
+        return bootstrapped(batch, of_actions(target, jnp.argmax(chooser, axis=0)))
 
     def _loss(
         self, params: Any, own: Own, lane: Any, batch: dict[str, jax.Array], targets: jax.Array, weight: jax.Array

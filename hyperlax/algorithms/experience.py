@@ -99,7 +99,7 @@ def bootstrap(stepped: Stepped, valid: jax.Array, value: Callable[[jax.Array], j
     truncated = stepped.transition.truncated & ~stepped.transition.terminated
     return jax.lax.cond(
         any_lane((truncated & valid).any()),
-        lambda: value(stepped.transition.observation) * truncated,
+        lambda: jnp.where(truncated, value(stepped.transition.observation), 0.0),
         lambda: jnp.zeros(valid.shape),
     )
 

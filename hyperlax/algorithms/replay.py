@@ -50,19 +50,18 @@ class ReplayHyperparameters(Hyperparameters):
         """Steps of all environments that the replay holds."""
         return self.total_buffer_size // self.total_num_envs
 
-    def check(self, env: Environment, total_timesteps: int) -> None:
-        """Raises UserError if the hyperparameters contradict one another or do not fit ``env`` and the budget."""
+    @property
+    def learning_starts(self) -> int:
+        """Environment steps of the warm-up."""
+        return self.warmup_rollout_length * self.total_num_envs
+
+    def check(self, env: Environment) -> None:
+        """Raises UserError if the hyperparameters contradict one another or do not fit ``env``."""
         del env
         buffer, envs = self.total_buffer_size, self.total_num_envs
         for name, least in (("total_batch_size", self.total_batch_size), ("total_num_envs", envs)):
             if buffer < least:
                 raise UserError(f"total_buffer_size {buffer} is smaller than {name} {least}; accepted: {least} or more")
-        starts = self.warmup_rollout_length * envs
-        if starts >= total_timesteps:
-            raise UserError(
-                f"warmup_rollout_length {self.warmup_rollout_length} × total_num_envs {envs} = {starts}: learning "
-                f"would start beyond the budget of {total_timesteps} steps; accepted: a budget above {starts}"
-            )
 
 
 class Memory(NamedTuple):
@@ -115,6 +114,17 @@ def gradient_steps(lane: Any, updates: jax.Array, active: jax.Array) -> jax.Arra
     """Returns the gradient steps of an update: none of a lane that is not active, or in its warm-up."""
     learns = active & ((updates + 1) * lane.rollout_length >= lane.warmup_rollout_length)
     return jnp.where(learns, lane.epochs, 0)
+
+
+def bootstrapped(batch: dict[str, jax.Array], value: jax.Array) -> jax.Array:
+    """Returns the targets of transitions: rewards, and what follows, ``(batch,)``, where it counts.
+
+    Args:
+        batch: by :meth:`Replay.transitions`.
+        value: of the observations that end them; what ended an episode may be anything, even NaN.
+    """
+    discount = batch["discount"]
+    return batch["reward"] + jnp.where(discount > 0, discount * value, 0.0)
 
 
 class Replay:
@@ -189,7 +199,7 @@ class Replay:
             indices: ``(batch,)`` rows.
             gamma: discount.
             n_step: int32, of the lane.
-            longest: static, at least ``n_step``.
+            longest: static, the largest ``n_step`` of any lane.
 
         Returns:
             The columns of the first row, but the discounted sum of rewards as ``reward``, and of the last row
@@ -198,17 +208,23 @@ class Replay:
         first = self.columns.split(memory.rows[indices])
         total, discount = first["reward"], jnp.broadcast_to(gamma, indices.shape)
         end = {"next_observation": first["next_observation"], "terminated": first["terminated"]}
-        going, position = first["done"] == 0, jax.lax.div(indices, place.num_envs)
         newest = jax.lax.rem(memory.steps - 1, place.steps)
-        for step in range(1, longest):
-            going = going & (position != newest) & (step < n_step)
+
+        def step(i: jax.Array, on: jax.Array, carry: Any) -> Any:
+            del i
+            going, position, total, discount, end = carry
+            going = going & (position != newest) & on
             position = jnp.where(position + 1 == place.steps, 0, position + 1)
             rows = position * place.num_envs + jax.lax.rem(indices, place.num_envs)
             row = self.columns.split(memory.rows[rows])
             total = total + jnp.where(going, discount * row["reward"], 0.0)
             discount = jnp.where(going, discount * gamma, discount)
             end = {name: jnp.where(going if x.ndim == 1 else going[:, None], row[name], x) for name, x in end.items()}
-            going = going & (row["done"] == 0)
+            return going & (row["done"] == 0), position, total, discount, end
+
+        if longest > 1:
+            carry = (first["done"] == 0, jax.lax.div(indices, place.num_envs), total, discount, end)
+            _, _, total, discount, end = repeat(n_step - 1, step, carry)
         return {**first, **end, "reward": total, "discount": discount * (1.0 - end["terminated"])}
 
     @staticmethod

@@ -32,6 +32,7 @@ from hyperlax.algorithms.replay import (
     Place,
     Replay,
     ReplayHyperparameters,
+    bootstrapped,
     exploring,
     gradient_steps,
 )
@@ -87,7 +88,8 @@ class SAC(ReplayHyperparameters):
         check=rate,
     )  # fmt: skip
     max_grad_norm: float = hyperparameter(
-        10.0, LogUniform(0.1, 10.0), kind="scalar", description="clip of each network's gradient norm", check=positive
+        10.0, LogUniform(0.1, 10.0), kind="scalar", description="clip of the gradient's norm: the actor's, and both critics' together",
+        check=positive,
     )
     autotune: bool = hyperparameter(
         True, Fixed(True), kind="scalar", description="tune the temperature to the target entropy, or fix it"
@@ -153,9 +155,9 @@ class SAC(ReplayHyperparameters):
             replay_width=2 * observation_size(env) + size + 3,
         )
 
-    def check(self, env: Environment, total_timesteps: int) -> None:
-        """Raises UserError if the hyperparameters contradict one another or do not fit ``env`` and the budget."""
-        super().check(env, total_timesteps)
+    def check(self, env: Environment) -> None:
+        """Raises UserError if the hyperparameters contradict one another or do not fit ``env``."""
+        super().check(env)
         if self.autotune and isinstance(env.action_space, Discrete) and np.float32(self.target_entropy_scale) >= 1:
             raise UserError(
                 f"target_entropy_scale {self.target_entropy_scale}: with discrete actions and autotune below 1 is "
@@ -342,7 +344,7 @@ class SACAgent(Agent):
         policy = actor.unpack(learners["actor"].params)
         target_critics = self._critics(critic, critic.unpack(learners["critic"].target), batch["next_features"])
         value, entropy = self.kind.expected(actor(policy, batch["next_features"]), batch["next_noise"], target_critics)
-        targets = batch["reward"] + batch["discount"] * (value + alpha * entropy)
+        targets = bootstrapped(batch, value + alpha * entropy)
         of_critic, critic_news = critic.gradient(
             self._critic_loss, learners["critic"].params, critic, batch, targets, weight
         )

@@ -48,6 +48,11 @@ class Hyperparameters:
         """Environment steps of one update."""
         return self.rollout_length * self.total_num_envs
 
+    @property
+    def learning_starts(self) -> int:
+        """Environment steps before the first gradient step can be taken."""
+        return 0
+
     def num_updates(self, total_timesteps: int) -> int:
         """Updates of a run of so many environment steps; the last may overshoot."""
         return -(-total_timesteps // self.steps_per_update)
@@ -98,9 +103,9 @@ class MinibatchHyperparameters(Hyperparameters):
         """Gradient steps of one update."""
         return self.epochs * self.num_minibatches
 
-    def check(self, env: Environment, total_timesteps: int) -> None:
-        """Raises UserError if the hyperparameters contradict one another or do not fit ``env`` and the budget."""
-        del env, total_timesteps
+    def check(self, env: Environment) -> None:
+        """Raises UserError if the hyperparameters contradict one another or do not fit ``env``."""
+        del env
         if self.steps_per_update % self.num_minibatches:
             raise UserError(
                 f"num_minibatches {self.num_minibatches} does not divide rollout_length {self.rollout_length} × "
@@ -314,7 +319,7 @@ class Shape:
         """
         params = self.num_params()
         targets = sum(role.num_params() for role in self.roles if role.has_target)
-        replay = self.capacity * self.replay_width
+        replay = (self.capacity + self.num_envs) * self.replay_width if self.capacity else 0
         kept = 3 * params + targets + self.num_envs * (env_numbers + 3)
         rows = (self.rollout_length + 1) * self.num_envs
         units = sum(role.copies * role.num_units() for role in self.roles)

@@ -10,17 +10,19 @@ import jax.numpy as jnp
 
 
 class RunningStatistics(NamedTuple):
-    """Count, mean and sum of squared deviations, merged batch by batch (Chan et al., 1983).
+    """Count, mean and variance, merged batch by batch (Chan et al., 1983).
+
+    From 2**24 batches of one row on, the count stands still: then they are moving averages, over as many rows.
 
     Attributes:
         rows: float32 scalar, how many rows were added.
         mean: ``(features,)``.
-        squares: ``(features,)``, sum of squared deviations from the mean.
+        variance: ``(features,)``, mean squared deviation from the mean.
     """
 
     rows: jax.Array
     mean: jax.Array
-    squares: jax.Array
+    variance: jax.Array
 
     @classmethod
     def empty(cls, num_features: int) -> RunningStatistics:
@@ -42,19 +44,18 @@ class RunningStatistics(NamedTuple):
         weight = valid.astype(batch.dtype)[:, None]
         added = weight.sum()
         mean = jnp.where(valid[:, None], batch, 0).sum(0) / jnp.maximum(added, 1.0)
-        squares = (weight * (jnp.where(valid[:, None], batch, 0) - mean) ** 2).sum(0)
+        variance = (weight * (jnp.where(valid[:, None], batch, 0) - mean) ** 2).sum(0) / jnp.maximum(added, 1.0)
         total = jnp.maximum(self.rows + added, 1.0)
-        delta = mean - self.mean
+        share, delta = added / total, mean - self.mean
         return RunningStatistics(
             self.rows + added,
-            self.mean + delta * added / total,
-            self.squares + squares + delta**2 * self.rows * added / total,
+            self.mean + share * delta,
+            self.variance + share * (variance - self.variance + delta**2 * self.rows / total),
         )
 
     def deviation(self) -> jax.Array:
         """Returns the standard deviation, ``(features,)``; 1 before there are any data."""
-        variance = jnp.where(self.rows > 0, self.squares / jnp.maximum(self.rows, 1.0), 1.0)
-        return jnp.sqrt(variance + 1e-8)
+        return jnp.sqrt(jnp.where(self.rows > 0, self.variance, 1.0) + 1e-8)
 
 
 def normalize(x: jax.Array, mean: jax.Array, deviation: jax.Array, limit: float = 10.0) -> jax.Array:

@@ -67,9 +67,12 @@ class TMLP:
     @cached_property
     def factors(self) -> tuple[int, ...]:
         """Digits of each core, whose product is ``hidden_dim``: as even as its prime factors allow, descending."""
-        primes, rest = [], self.hidden_dim
-        for p in range(2, self.hidden_dim + 1):
-            while rest % p == 0:
+        primes, rest, p = [], self.hidden_dim, 2
+        while rest > 1:
+            p = p if p * p <= rest else rest  # what is left without a small factor is prime
+            if rest % p:
+                p += 1
+            else:
                 primes.append(p)
                 rest //= p
         cores = self.num_nodes_to_decompose or max(len(primes), 1)

@@ -12,7 +12,7 @@ from hyperlax.errors import UserError, unknown
 from hyperlax.recipes.benchmark import BENCHMARKS, PREFIX, Benchmark
 from hyperlax.recipes.tuned import TUNED
 from hyperlax.spaces.distributions import Distribution
-from hyperlax.spaces.hyperparameters import declarations, replace, space
+from hyperlax.spaces.hyperparameters import declarations, flatten, replace, space
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Recipe:
         algorithm: for example ``"ppo"``.
         network: family of its networks, for example ``"mlp"``.
         description: one line.
-        defaults: the algorithm's dataclass.
+        defaults: the algorithm's dataclass; every value is checked.
         space: what a sweep draws; every other hyperparameter keeps its default.
         tuned: for some environments, values that replace the defaults.
     """
@@ -42,6 +42,10 @@ class Recipe:
         for name in self.space:
             if name not in known:
                 raise unknown(f"hyperparameter in the space of recipe {self.name}", name, known)
+        try:
+            object.__setattr__(self, "defaults", replace(self.defaults, flatten(self.defaults)))  # checked, parsed
+        except UserError as error:
+            raise UserError(f"recipe {self.name}: {error}") from None
 
     @property
     def group(self) -> str:

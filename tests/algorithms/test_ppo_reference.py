@@ -96,8 +96,8 @@ class Reference:
         self.improve(batch, orders)
 
     def features(self, observation):
-        count, mean, squares = (np.asarray(x, np.float64) for x in self.before["statistics"])
-        deviation = np.sqrt((squares / count if count else np.ones_like(mean)) + 1e-8)
+        count, mean, variance = (np.asarray(x, np.float64) for x in self.before["statistics"])
+        deviation = np.sqrt((variance if count else np.ones_like(mean)) + 1e-8)
         scaled = np.clip((observation - mean[:-1]) / deviation[:-1], -10, 10)
         return scaled if self.hp.normalize_observations else observation
 
@@ -127,19 +127,19 @@ class Reference:
                     np.testing.assert_allclose(after, self.observation[t + 1, i], atol=1e-6)
 
     def merged_statistics(self):
-        """Count, mean and squares as if all rows ever seen lay side by side."""
-        count, mean, squares = (np.asarray(x, np.float64) for x in self.before["statistics"])
+        """Count, mean and variance as if all rows ever seen lay side by side."""
+        count, mean, variance = (np.asarray(x, np.float64) for x in self.before["statistics"])
         rows = np.concatenate([self.observation[:-1], self.discounted[..., None]], axis=2).reshape(-1, 4)
         total = count + len(rows)
         new_mean = (count * mean + rows.sum(0)) / total
-        return total, new_mean, squares + count * (mean - new_mean) ** 2 + ((rows - new_mean) ** 2).sum(0)
+        squares = count * (variance + (mean - new_mean) ** 2) + ((rows - new_mean) ** 2).sum(0)
+        return total, new_mean, squares / total
 
     def batch(self):
         hp, params = self.hp, self.before["params"]
         reward = self.reward
         if hp.normalize_rewards:
-            total, _, squares = self.statistics
-            reward = np.clip(reward / np.sqrt(squares[-1] / total + 1e-8), -10, 10)
+            reward = np.clip(reward / np.sqrt(self.statistics[2][-1] + 1e-8), -10, 10)
         value_of = lambda o: np.asarray(critic(params["critic"], self.features(o.reshape(-1, 3)))).reshape(o.shape[:-1])  # noqa: E731
         value, following = value_of(self.observation[:-1]), value_of(self.final)
         delta = reward + hp.gamma * np.where(self.terminated, 0, following) - value

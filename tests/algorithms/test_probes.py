@@ -71,6 +71,16 @@ class Probe:
         return state, Transition(jnp.stack(state), reward, ended & (not self.truncates), ended & self.truncates)
 
 
+class Exploding(Probe):
+    """Ends in one step: by its own rules, then with an observation of NaN, or cut, as the sign says."""
+
+    def step(self, key, state, action):
+        del key, action
+        terminated = state.sign < 0
+        observation = jnp.where(terminated, jnp.nan, jnp.stack(state))
+        return state, Transition(observation, state.sign, terminated, ~terminated)
+
+
 def values_of(agent, state, lane, observations):
     """The value of observations under the greedy policy, PPO's and SAC's own estimate of theirs."""
     critic = state.learners["critic"].params
@@ -201,3 +211,11 @@ def test_the_temperature_is_tuned_to_the_target_entropy():
     entropy = -(probabilities * np.log(probabilities)).sum(0).mean()
     np.testing.assert_allclose(entropy, hyperparams.target_entropy_scale * np.log(2), atol=0.1)
     np.testing.assert_array_equal(agent.act(agent.policy(state), lane, observations), [0, 1])
+
+
+@pytest.mark.parametrize("algorithm", HYPERPARAMS)
+def test_what_ended_an_episode_is_never_asked_for_its_value(algorithm):
+    agent, state, lane = trained(Exploding(1, None), HYPERPARAMS[algorithm], 512)
+    assert agent.is_finite(state)
+    values = values_of(agent, state, lane, jnp.array([[0.0, -1.0], [0.0, 1.0]]))
+    assert values[0] < values[1]

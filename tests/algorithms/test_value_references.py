@@ -111,8 +111,8 @@ class Trained:
 
 
 def features(hp, statistics, observation):
-    count, mean, squares = (np.asarray(x, np.float64) for x in statistics)
-    deviation = np.sqrt((squares / count if count else np.ones_like(mean)) + 1e-8)
+    count, mean, variance = (np.asarray(x, np.float64) for x in statistics)
+    deviation = np.sqrt((variance if count else np.ones_like(mean)) + 1e-8)
     return np.clip((observation - mean) / deviation, -10, 10) if hp.normalize_observations else observation
 
 

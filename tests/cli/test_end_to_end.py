@@ -298,7 +298,7 @@ BAD_OPTIONS: list[tuple[list[str], str]] = [
     ),
     (
         [*SWEEP, "--algo-and-network-config", "sac_mlp", "--set", "warmup_rollout_length=1000000"],
-        "sample 0: warmup_rollout_length 1000000 × total_num_envs ",
+        "warmup_rollout_length 1000000 × total_num_envs ",
     ),
     (
         [*SWEEP, "--algo-and-network-config", "ppo_tmlp", "--set", "actor_network.bond_dim=1000"],
