@@ -45,8 +45,6 @@ from hyperlax.spaces.samplers import draw
 
 log = logging.getLogger(__name__)
 
-DEFAULT_NUM_SAMPLES = 16
-
 Samples: TypeAlias = str | os.PathLike[str] | pd.DataFrame | Sequence[Mapping[str, object] | Sample]
 
 
@@ -180,8 +178,6 @@ def _samples(
         space = {name: distribution for name, distribution in recipe.space.items() if name not in overrides}
         if not space:
             raise UserError("nothing is left to draw: every hyperparameter of the space has a fixed value")
-        if num_samples is None and method != "grid":
-            num_samples = DEFAULT_NUM_SAMPLES
         return draw(space, num_samples, method, seed)
     given = read_samples(samples, known) if isinstance(samples, str | os.PathLike) else _listed(samples)
     if num_samples is not None and not 1 <= num_samples <= len(given):

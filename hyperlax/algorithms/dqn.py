@@ -23,7 +23,6 @@ import optax
 from hyperlax.algorithms import experience
 from hyperlax.algorithms.agent import Agent
 from hyperlax.algorithms.experience import Copies
-from hyperlax.algorithms.exploration import epsilon, epsilon_greedy, linear, of_actions
 from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, adam, decayed, take
 from hyperlax.algorithms.lane import Metrics, lane_max, stream
 from hyperlax.algorithms.replay import (
@@ -38,6 +37,7 @@ from hyperlax.algorithms.replay import (
 )
 from hyperlax.algorithms.shape import Role, Shape
 from hyperlax.algorithms.statistics import RunningStatistics
+from hyperlax.algorithms.values import epsilon, epsilon_greedy, linear, of_actions
 from hyperlax.environments.protocol import Discrete, Environment, num_actions, observation_size
 from hyperlax.errors import UserError
 from hyperlax.networks.alternatives import AlternativeNetworks, Alternatives

@@ -17,7 +17,7 @@ import optax
 from hyperlax.algorithms.lane import any_lane, in_lockstep, keep, lane_max, permutation, repeat
 from hyperlax.algorithms.shape import Shape
 from hyperlax.networks.alternatives import AlternativeNetworks, Member
-from hyperlax.networks.padding import head, replace_head
+from hyperlax.networks.padding import leading, replace_leading
 
 
 class Learner(NamedTuple):
@@ -200,9 +200,9 @@ def _choose(
 
     def with_member(index: int, member: Member, torso: Any) -> Any:
         del index
-        mine = learners | {name: head(learners[name], member.vector.size)}
+        mine = learners | {name: leading(learners[name], member.vector.size)}
         new, losses, memory = _choose(shape, lane, dict(others), {**owns, name: Own(member, torso)}, mine, learn)
-        return new | {name: replace_head(learners[name], new[name])}, losses, memory
+        return new | {name: replace_leading(learners[name], new[name])}, losses, memory
 
     return first.choose(getattr(lane, name), with_member)
 

@@ -22,11 +22,11 @@ import optax
 from hyperlax.algorithms import experience
 from hyperlax.algorithms.agent import Agent
 from hyperlax.algorithms.experience import Copies
-from hyperlax.algorithms.exploration import epsilon, epsilon_greedy, of_actions
 from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, decayed, minibatches, take
 from hyperlax.algorithms.lane import Columns, Metrics, keep, lane_max, repeat, stream
 from hyperlax.algorithms.shape import MinibatchHyperparameters, Role, Shape
 from hyperlax.algorithms.statistics import RunningStatistics
+from hyperlax.algorithms.values import epsilon, epsilon_greedy, of_actions
 from hyperlax.environments.protocol import Discrete, Environment, num_actions, observation_size
 from hyperlax.networks.alternatives import AlternativeNetworks, Alternatives
 from hyperlax.networks.mlp import MLP

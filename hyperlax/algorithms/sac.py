@@ -23,7 +23,6 @@ import optax
 from hyperlax.algorithms import experience
 from hyperlax.algorithms.agent import Agent
 from hyperlax.algorithms.experience import Copies
-from hyperlax.algorithms.exploration import of_actions
 from hyperlax.algorithms.gradients import Learner, Learners, Own, Owns, Steps, adam, decayed, take
 from hyperlax.algorithms.lane import Metrics, lane_max, stream
 from hyperlax.algorithms.replay import (
@@ -38,6 +37,7 @@ from hyperlax.algorithms.replay import (
 )
 from hyperlax.algorithms.shape import Role, Shape
 from hyperlax.algorithms.statistics import RunningStatistics
+from hyperlax.algorithms.values import of_actions
 from hyperlax.environments.protocol import Box, Discrete, Environment, num_actions, observation_size
 from hyperlax.errors import UserError
 from hyperlax.networks.alternatives import AlternativeNetworks, Alternatives
@@ -88,9 +88,9 @@ class SAC(ReplayHyperparameters):
         check=rate,
     )  # fmt: skip
     max_grad_norm: float = hyperparameter(
-        10.0, LogUniform(0.1, 10.0), kind="scalar", description="clip of the gradient's norm: the actor's, and both critics' together",
-        check=positive,
-    )
+        10.0, LogUniform(0.1, 10.0), kind="scalar",
+        description="clip of the gradient's norm: the actor's, and both critics' together", check=positive,
+    )  # fmt: skip
     autotune: bool = hyperparameter(
         True, Fixed(True), kind="scalar", description="tune the temperature to the target entropy, or fix it"
     )
@@ -142,7 +142,8 @@ class SAC(ReplayHyperparameters):
             actor_outputs = critic_outputs = num_actions(env)
             critic_inputs = inputs
         else:
-            actor_outputs, critic_outputs, critic_inputs = 2 * size, 1, (observation_size(env) + size,)
+            actor_outputs = SquashedGaussian(size).num_parameters
+            critic_outputs, critic_inputs = 1, (observation_size(env) + size,)
         actor = Alternatives.exact("actor", self.actor_network, inputs)
         critic = Alternatives.exact("critic", self.critic_network, critic_inputs)
         return self.exact_shape(

@@ -33,7 +33,7 @@ def _recipes() -> None:
     from hyperlax.recipes import get_recipe, recipe_names
 
     recipes = [get_recipe(name) for name in recipe_names()]
-    rows = [(r.name, _label(r.algorithm), _label(r.network), r.description) for r in recipes]
+    rows = [(r.name, r.algorithm, r.network, r.description) for r in recipes]
     _print_table(("recipe", "algorithm", "network", "description"), rows)
 
 
@@ -80,13 +80,6 @@ def show(
         rows.append((name, show_value(declared.default), drawn, declared.kind, declared.description))
     typer.echo(f"{found.name}: {found.description}")
     _print_table(("hyperparameter", "default", "distribution", "kind", "description"), rows)
-
-
-def _label(thing: Any) -> str:
-    """Returns the name of an algorithm or a network, given as itself or as its name."""
-    if isinstance(thing, str):
-        return thing
-    return str(getattr(thing, "name", None) or getattr(thing, "__name__", None) or type(thing).__name__)
 
 
 def _print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

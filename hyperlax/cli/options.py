@@ -17,7 +17,6 @@ import typer
 from hyperlax.errors import UserError, unknown
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-DEFAULT_NUM_SAMPLES = 16
 
 Recipe = Annotated[
     str,
@@ -96,7 +95,7 @@ NumSamples = Annotated[
         "--num-samples",
         min=1,
         metavar="N",
-        help=f"Configurations to draw: {DEFAULT_NUM_SAMPLES} if this option is not given, with grid all that there "
+        help="Configurations to draw: 16 if this option is not given, with grid all that there "
         "are. Of a file of samples, the first N.",
     ),
 ]
@@ -133,7 +132,8 @@ MemoryLimit = Annotated[
     typer.Option(
         "--memory-limit-gib",
         metavar="GIB",
-        help="Memory that the plan may use, in GiB. What the machine has free if this option is not given.",
+        help="Memory that the plan may use, in GiB. If this option is not given, 80% of what the machine has, or of "
+        "what is free if that is less than the plan needs.",
     ),
 ]
 DryRun = Annotated[
@@ -200,13 +200,6 @@ def overrides(assignments: Iterable[str] | None) -> dict[str, str]:
             raise UserError(f"--set {assignment}: {name} is set twice")
         values[name] = text
     return values
-
-
-def number_of_samples(num_samples: int | None, sampling_method: str) -> int | None:
-    """Returns how many samples to draw; of a grid all of them, unless a number was given."""
-    if num_samples is None and sampling_method != "grid":
-        return DEFAULT_NUM_SAMPLES
-    return num_samples
 
 
 def configure_logging(level: str, log_file: Path | None = None) -> None:

@@ -44,8 +44,7 @@ def generate_hp_samples(
     from hyperlax.recipes import get_recipe
     from hyperlax.spaces import draw, write_samples
 
-    number = options.number_of_samples(num_samples, sampling_method)
-    samples = draw(get_recipe(recipe).space, number, sampling_method, seed)
+    samples = draw(get_recipe(recipe).space, num_samples, sampling_method, seed)
     try:
         output_file.parent.mkdir(parents=True, exist_ok=True)
         write_samples(output_file, samples, overwrite=overwrite)

@@ -97,7 +97,7 @@ class Scheduler:
         length: the run length of every task.
         sink: where results go.
         clock: seconds since the run began.
-        on_tick: called after each tick with (updates, env steps) done in it by task, finished lanes
+        on_tick: called after each tick with the updates done in it by task, finished tasks
             and new evaluations as (task, mean return).
         save_policies: whether policies of finished lanes go to the sink.
     """

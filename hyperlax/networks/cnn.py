@@ -21,12 +21,12 @@ from hyperlax.errors import CannotShare, UserError
 from hyperlax.networks.mlp import (
     ACTIVATIONS,
     MLP,
-    LayerNorm,
     MLPLane,
     MLPShape,
     MLPTorso,
     known_activation,
     layer_sizes_check,
+    normalize_and_activate,
     orthogonal,
 )
 from hyperlax.spaces import Categorical, Check, Fixed, at_least, hyperparameter
@@ -229,21 +229,13 @@ class CNNTorso(nn.Module):
         shape, size = self.shape, self.shape.kernel_size
         batch = x.shape[-1]
         x = x.reshape(*shape.inputs, batch).transpose(2, 0, 1, 3)
-        for layer, channels in enumerate(shape.channels):
+        for layer, (channels, area) in enumerate(zip(shape.channels, shape.areas(), strict=True)):
             x = Convolution(channels, size, name=f"conv_{layer}")(x)
-            x = self._after(layer, x.reshape(-1, batch), lane).reshape(x.shape)
+            is_full = shape.smallest[layer] == channels
+            valid = None if is_full else (jnp.arange(channels * area) < lane.channels[layer] * area)[:, None]
+            units = x.reshape(-1, batch)
+            units = normalize_and_activate(shape.dense, lane.dense, units, f"conv_norm_{layer}", valid, valid)
+            x = units.reshape(x.shape)
         flat = x.reshape(-1, batch)
         output: jax.Array = MLPTorso(shape.dense, name="dense")(flat, lane.dense)
         return output
-
-    def _after(self, layer: int, x: jax.Array, lane: CNNLane) -> jax.Array:
-        """Applies layer norm and activation to ``(channels · positions, batch)``."""
-        shape, area = self.shape, self.shape.areas()[layer]
-        is_full = shape.smallest[layer] == shape.channels[layer]
-        valid = (jnp.arange(x.shape[0]) < lane.channels[layer] * area)[:, None]
-        if True in shape.dense.layer_norms:
-            use = True if len(shape.dense.layer_norms) == 1 else lane.dense.use_layer_norm
-            x = LayerNorm(name=f"conv_norm_{layer}")(x, None if is_full else valid, use)
-        functions = [ACTIVATIONS[name] for name in shape.dense.activations]
-        x = functions[0](x) if len(functions) == 1 else jax.lax.switch(lane.dense.activation, functions, x)
-        return x if is_full else x * valid

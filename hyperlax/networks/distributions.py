@@ -120,7 +120,7 @@ class SquashedGaussian:
     LOW, HIGH = -5.0, 2.0
 
     def __init__(self, size: int) -> None:
-        self.action_size, self.num_parameters, self.num_free = size, 2 * size, 0
+        self.action_size, self.num_parameters = size, 2 * size
 
     def sample(self, noise: jax.Array, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns actions ``(action_size, batch)`` made of standard normal noise, and their log-probabilities."""

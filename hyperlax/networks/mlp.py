@@ -237,6 +237,26 @@ class LayerNorm(nn.Module):
         return norm() if use is True else jax.lax.cond(use, norm, lambda: x)
 
 
+def normalize_and_activate(
+    shape: Any, lane: Any, x: jax.Array, norm: str, valid: jax.Array | None, counted: jax.Array | None
+) -> jax.Array:
+    """Applies what follows a layer in a torso: layer norm if the lane wants it, then its activation.
+
+    Args:
+        shape: whose ``layer_norms`` and ``activations`` are those that occur.
+        lane: whose ``use_layer_norm`` and ``activation`` choose from them.
+        x: ``(units, batch)``.
+        norm: name of the layer norm.
+        valid: ``(units, 1)`` bool, the lane's units; the others become zero. None for all.
+        counted: likewise, those that layer norm is over, at least one.
+    """
+    if True in shape.layer_norms:
+        x = LayerNorm(name=norm)(x, counted, True if len(shape.layer_norms) == 1 else lane.use_layer_norm)
+    functions = [ACTIVATIONS[name] for name in shape.activations]
+    x = functions[0](x) if len(functions) == 1 else jax.lax.switch(lane.activation, functions, x)
+    return x if valid is None else x * valid
+
+
 class MLPTorso(nn.Module):
     """Hidden layers, each Dense, layer norm, activation, in that order."""
 
@@ -247,22 +267,13 @@ class MLPTorso(nn.Module):
         """Maps ``(features, batch)`` to ``(width of the last layer, batch)``; padded units are zero."""
         shape = self.shape
         for layer, width in enumerate(shape.widths(x.shape[0])):
+            valid = None if shape.is_full(layer, width) else (jnp.arange(width) < lane.widths[layer])[:, None]
+            # A layer that the lane skips has no valid unit, and the mean of nothing is NaN.
+            counted = None if valid is None else valid | (layer >= lane.depth)
             hidden = Dense(width, name=f"hidden_{layer}")(x)
-            valid = (jnp.arange(width) < lane.widths[layer])[:, None]
-            if True in shape.layer_norms:
-                # A layer that the lane skips has no valid unit, and the mean of nothing is NaN.
-                counted = None if shape.is_full(layer, width) else valid | (layer >= lane.depth)
-                use = True if len(shape.layer_norms) == 1 else lane.use_layer_norm
-                hidden = LayerNorm(name=f"norm_{layer}")(hidden, counted, use)
-            hidden = self._activate(hidden, lane.activation)
-            if not shape.is_full(layer, width):
-                hidden = hidden * valid
+            hidden = normalize_and_activate(shape, lane, hidden, f"norm_{layer}", valid, counted)
             if layer >= shape.min_depth:
                 passed = jnp.pad(x, [(0, width - x.shape[0]), (0, 0)])
                 hidden = jnp.where(layer < lane.depth, hidden, passed)
             x = hidden
         return x
-
-    def _activate(self, x: jax.Array, index: jax.Array) -> jax.Array:
-        functions = [ACTIVATIONS[name] for name in self.shape.activations]
-        return functions[0](x) if len(functions) == 1 else jax.lax.switch(index, functions, x)

@@ -1,7 +1,7 @@
 """A torso of any family with a dense output layer: what an algorithm calls an actor or a critic.
 
 A family (multilayer perceptron, …) is a dataclass of declared hyperparameters with four methods,
-and its shape another with eight; :mod:`hyperlax.networks.mlp` is the pattern. An algorithm never
+and its shape another, :class:`TorsoShape`; :mod:`hyperlax.networks.mlp` is the pattern. An algorithm never
 asks which family it has.
 """
 

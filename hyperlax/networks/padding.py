@@ -73,12 +73,12 @@ class Vector:
         return jax.tree.unflatten(self._structure, [vector[a:b].reshape(shape) for a, b, shape in parts])
 
 
-def head(tree: Any, size: int) -> Any:
+def leading(tree: Any, size: int) -> Any:
     """Returns the first ``size`` entries of every vector ``(…, n)`` of a pytree; scalars as they are."""
     return jax.tree.map(lambda x: x[..., :size] if x.ndim else x, tree)
 
 
-def replace_head(tree: Any, new: Any) -> Any:
+def replace_leading(tree: Any, new: Any) -> Any:
     """Returns the vectors ``(…, n)`` of ``tree`` with their first entries replaced by ``new``, and its scalars."""
     return jax.tree.map(lambda old, x: x if old.shape == x.shape else old.at[..., : x.shape[-1]].set(x), tree, new)
 

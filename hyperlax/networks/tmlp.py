@@ -29,7 +29,7 @@ import numpy as np
 from flax import linen as nn
 
 from hyperlax.errors import UserError
-from hyperlax.networks.mlp import ACTIVATIONS, Dense, LayerNorm, known_activation, orthogonal
+from hyperlax.networks.mlp import ACTIVATIONS, Dense, known_activation, normalize_and_activate, orthogonal
 from hyperlax.spaces import Categorical, Fixed, at_least, hyperparameter
 
 GAIN = math.sqrt(2)  # of a layer's weight, as in a dense network
@@ -310,11 +310,14 @@ class TMLPTorso(nn.Module):
     def __call__(self, x: jax.Array, lane: TMLPLane) -> jax.Array:
         """Maps ``(features, batch)`` to ``(hidden_dim, batch)``; padded units are zero."""
         shape = self.shape
-        valid = (jnp.arange(shape.hidden_dim) < lane.width)[:, None]
-        x = self._after(Dense(shape.hidden_dim, name="hidden_0")(x), "norm_0", valid, lane)
+        is_full = shape.smallest == shape.hidden_dim
+        valid = None if is_full else (jnp.arange(shape.hidden_dim) < lane.width)[:, None]
+        x = Dense(shape.hidden_dim, name="hidden_0")(x)
+        x = normalize_and_activate(shape, lane, x, "norm_0", valid, valid)
         for layer in range(shape.num_layers):
             bias = self.param(f"mpo_{layer}_bias", nn.initializers.zeros, (shape.hidden_dim,))
-            hidden = self._after(self._weight(layer, lane) @ x + bias[:, None], f"norm_{layer + 1}", valid, lane)
+            hidden = self._weight(layer, lane) @ x + bias[:, None]
+            hidden = normalize_and_activate(shape, lane, hidden, f"norm_{layer + 1}", valid, valid)
             x = hidden if layer < shape.min_layers else jnp.where(layer < lane.depth, hidden, x)
         return x
 
@@ -333,12 +336,3 @@ class TMLPTorso(nn.Module):
             cores.append(core)
         matrix: jax.Array = contract(cores)
         return matrix if self.shape.uniform else matrix[lane.order][:, lane.order]
-
-    def _after(self, x: jax.Array, norm: str, valid: jax.Array, lane: TMLPLane) -> jax.Array:
-        shape, is_full = self.shape, self.shape.smallest == self.shape.hidden_dim
-        if True in shape.layer_norms:
-            use = True if len(shape.layer_norms) == 1 else lane.use_layer_norm
-            x = LayerNorm(name=norm)(x, None if is_full else valid, use)
-        functions = [ACTIVATIONS[name] for name in shape.activations]
-        x = functions[0](x) if len(functions) == 1 else jax.lax.switch(lane.activation, functions, x)
-        return x if is_full else x * valid

@@ -19,6 +19,7 @@ from hyperlax.errors import UserError, unknown
 from hyperlax.spaces.distributions import Categorical, Distribution, Fixed
 from hyperlax.spaces.files import Sample
 
+DEFAULT_NUM_SAMPLES = 16
 MAX_SAMPLES = 2**20
 
 Points = NDArray[np.float64]
@@ -47,7 +48,7 @@ def draw(
 
     Args:
         space: distribution by name of hyperparameter; the fixed ones take no dimension.
-        num_samples: how many; None, with ``grid`` and a discrete space, for all of them.
+        num_samples: how many; None for 16, with ``grid`` for all that there are.
         method: a name in ``SAMPLERS``.
         seed: of the scrambling or of the generator; unused by ``grid``.
 
@@ -57,7 +58,7 @@ def draw(
     if method not in SAMPLERS:
         raise unknown("sampling method", method, SAMPLERS)
     if num_samples is None and method != "grid":
-        raise UserError(f"num_samples is not given: {method} accepts 1 … {MAX_SAMPLES}")
+        num_samples = DEFAULT_NUM_SAMPLES
     if num_samples is not None and not (_is_integer(num_samples) and 1 <= num_samples <= MAX_SAMPLES):
         raise UserError(f"num_samples={num_samples!r}: accepted is 1 … {MAX_SAMPLES}")
     if not (_is_integer(seed) and seed >= 0):

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from hyperlax.algorithms.dqn import DQN
-from hyperlax.algorithms.lane import LANES
 from hyperlax.algorithms.ppo import PPO
 from hyperlax.algorithms.pqn import PQN
 from hyperlax.algorithms.sac import SAC
@@ -621,7 +620,3 @@ def test_draws_do_not_depend_on_how_many_there_are(world):
 def test_initial_states_do_not_depend_on_how_many_there_are(world):
     few, many = (vector.reset(world.env, jax.random.key(4), n) for n in (2, 7))
     assert_same_bits(jax.tree.map(lambda x: x[:2], many), few)
-
-
-def test_lanes_is_the_axis_that_agents_are_mapped_over():
-    assert jax.vmap(lambda x: jax.lax.psum(x, LANES), axis_name=LANES)(jnp.ones(3)).sum() == 9

@@ -405,4 +405,3 @@ def test_the_references_differ_where_the_hyperparameters_do():
     """No switch of DQN has the same value in all of the configurations above."""
     for switch in ("use_double_q", "use_dueling", "n_step", "use_prioritized_replay", "normalize_observations"):
         assert len({getattr(hp, switch) for hp in DQNS.values()}) == 2, switch
-    assert replace(DQNS["plain"], use_double_q=True) != DQNS["plain"]

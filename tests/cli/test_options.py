@@ -60,12 +60,6 @@ def test_overrides_are_refused(assignments: list[str]) -> None:
         options.overrides(assignments)
 
 
-def test_number_of_samples() -> None:
-    assert options.number_of_samples(None, "qmc_sobol") == options.DEFAULT_NUM_SAMPLES
-    assert options.number_of_samples(3, "qmc_sobol") == 3
-    assert options.number_of_samples(None, "grid") is None
-
-
 @pytest.fixture
 def _logger() -> Iterator[None]:
     logger = logging.getLogger("hyperlax")

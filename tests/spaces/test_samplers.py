@@ -130,7 +130,6 @@ def test_grid_takes_the_fewest_points_on_ranges_that_suffice():
         ((MIXED, 2.5), f"num_samples=2.5: accepted is 1 … {MAX_SAMPLES}"),
         ((MIXED, True), f"num_samples=True: accepted is 1 … {MAX_SAMPLES}"),
         ((MIXED, 10**12), f"num_samples=1000000000000: accepted is 1 … {MAX_SAMPLES}"),
-        ((MIXED, None), f"num_samples is not given: qmc_sobol accepts 1 … {MAX_SAMPLES}"),
         ((MIXED, 4, "sobol"), "unknown sampling method 'sobol': did you mean qmc_sobol?"),
         ((MIXED, 4, "random", -1), "seed=-1: accepted is an integer, 0 or more"),
         ((MIXED, 4, "random", "a"), "seed='a': accepted is an integer, 0 or more"),

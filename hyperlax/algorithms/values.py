@@ -1,4 +1,4 @@
-"""How a value-based algorithm explores."""
+"""What value-based algorithms share: schedules, the values of actions, ε-greedy exploration."""
 
 from __future__ import annotations
 
