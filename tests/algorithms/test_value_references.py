@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import runpy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -52,7 +53,7 @@ DQNS = {
 SACS = {
     "tuned": SAC(
         MLP((5,), "tanh", False), MLP((6,), "relu", True), alpha_lr=1e-2, q_lr=1e-2, tau=0.2,
-        decay_learning_rates=True, **REPLAY,
+        noise_period=3, decay_learning_rates=True, **REPLAY,
     ),
     "fixed, normalised": SAC(
         MLP((5,), "tanh", False), MLP((6,), "relu", True), autotune=False, init_alpha=0.3, gamma=0.9,
@@ -92,8 +93,11 @@ class Trained:
     def __init__(self, hp, env):
         self.hp, self.env, self.shape = hp, env, hp.shape(env)
         self.agent, self.lane = hp.agent(env, self.shape), wide(hp.traced(self.shape, TOTAL_TIMESTEPS))
-        self.key = rng.wrap(jnp.array([5, 7], jnp.uint32))
-        self.states = [jax.jit(self.agent.init)(self.key, wide(self.agent.init_params([3], hp)), self.lane)]
+        self.key = rng.wrap(jnp.array([5, 32], jnp.uint32))
+        params = wide(self.agent.init_params([3], hp))
+        if "actor" in params:  # the initial policy would be hard to tell from the random one of the warm-up
+            params["actor"] = params["actor"] + np.random.default_rng(0).normal(0, 0.7, params["actor"].shape)
+        self.states = [jax.jit(self.agent.init)(self.key, params, self.lane)]
         on, update, collect = jnp.bool_(True), jax.jit(self.agent.update), jax.jit(self.agent._collect)
         self.collected, self.losses = [], []
         for _ in range(UPDATES):
@@ -175,6 +179,34 @@ def close(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-8), a, b)
 
 
+# --- acting ----------------------------------------------------------------------------------------
+
+
+def newest_steps(trained, number, rows):
+    """Observations ``(steps, environments, …)`` and actions of an update, out of the transitions remembered."""
+    hp = trained.hp
+    steps, envs = range(number * hp.rollout_length, (number + 1) * hp.rollout_length), range(hp.total_num_envs)
+    return (np.array([[rows[t, env][name] for env in envs] for t in steps]) for name in ("observation", "action"))
+
+
+def check_exploration(trained, number, observations, actions, values, keys, warmup=0):
+    """The actions of an update are those of an ε-greedy policy that is random during the warm-up.
+
+    Returns how many were random, and how many the best.
+    """
+    hp, best = trained.hp, 0
+    for t, (observation, action, key) in enumerate(zip(observations, actions, keys, strict=True)):
+        progress = (number + t / hp.rollout_length) / hp.num_updates(TOTAL_TIMESTEPS) / hp.exploration_fraction
+        epsilon = hp.initial_epsilon + (hp.training_epsilon - hp.initial_epsilon) * min(1, progress)
+        epsilon = 1.0 if number * hp.rollout_length + t < warmup else epsilon
+        draws = np.asarray(jax.random.uniform(key, (hp.total_num_envs, 2)))
+        greedy = np.asarray(values(features(hp, trained.states[number].statistics, observation))).argmax(1)
+        expected = np.where(draws[:, 0] < epsilon, (draws[:, 1] * 3).astype(int), greedy)
+        np.testing.assert_array_equal(action, expected)
+        best += int((draws[:, 0] >= epsilon).sum())
+    return np.array([actions.size - best, best])
+
+
 # --- DQN -------------------------------------------------------------------------------------------
 
 
@@ -197,10 +229,15 @@ def test_dqn_equals_its_reference(make_spring, name):
     trained = Trained(hp, make_spring(True))
     params, target = trained.tree(0, "critic"), trained.tree(0, "critic", "target")
     priorities, largest = {}, 1.0
-    optimizer_state, budget, ends = None, hp.num_updates(TOTAL_TIMESTEPS), 0
+    optimizer_state, budget, ends, explored = None, hp.num_updates(TOTAL_TIMESTEPS), 0, np.zeros(2, int)
     for number in range(UPDATES):
         rows, newest = remembered(trained, number)
-        check_exploration(trained, number, rows, params)
+        periods = [(number * hp.rollout_length + t) // hp.noise_period for t in range(hp.rollout_length)]
+        keys = [stream(trained.key, dqn.ACT, jnp.int32(period)) for period in periods]
+        values_now = partial(dqn_values, hp, params)
+        explored += check_exploration(
+            trained, number, *newest_steps(trained, number, rows), values_now, keys, hp.warmup_rollout_length
+        )
         for t in range(newest - hp.rollout_length + 1, newest + 1):
             priorities |= {(t, env): largest for env in range(hp.total_num_envs)}
         optimizer = adam(hp.critic_lr * (1 - number / budget if hp.decay_learning_rates else 1), hp.max_grad_norm)
@@ -243,22 +280,7 @@ def test_dqn_equals_its_reference(make_spring, name):
         close(trained.tree(number + 1, "critic", "target"), target)
         np.testing.assert_allclose(trained.losses[number][0], np.mean(losses) if losses else 0, rtol=1e-6, atol=1e-8)
     assert ends > 0  # or terminations would not have been tested
-
-
-def check_exploration(trained, number, rows, params):
-    """The actions are those of an ε-greedy policy that is random during the warm-up."""
-    hp = trained.hp
-    for t in range(hp.rollout_length):
-        step = number * hp.rollout_length + t
-        progress = (number + t / hp.rollout_length) / hp.num_updates(TOTAL_TIMESTEPS) / hp.exploration_fraction
-        epsilon = hp.initial_epsilon + (hp.training_epsilon - hp.initial_epsilon) * min(1, progress)
-        epsilon = 1.0 if step < hp.warmup_rollout_length else epsilon
-        key = stream(trained.key, dqn.ACT, jnp.int32(step // hp.noise_period))
-        draws = np.asarray(jax.random.uniform(key, (hp.total_num_envs, 2)))
-        x = np.stack([rows[step, env]["observation"] for env in range(hp.total_num_envs)])
-        greedy = np.asarray(dqn_values(hp, params, features(hp, trained.states[number].statistics, x))).argmax(1)
-        expected = np.where(draws[:, 0] < epsilon, (draws[:, 1] * 3).astype(int), greedy)
-        np.testing.assert_array_equal([rows[step, env]["action"] for env in range(hp.total_num_envs)], expected)
+    assert explored.min() > 0
 
 
 # --- SAC -------------------------------------------------------------------------------------------
@@ -273,7 +295,8 @@ def policy(tree, x, noise, discrete):
     size = outputs.shape[1] // 2
     mean, log_std = outputs[:, :size], -5 + 3.5 * (jnp.tanh(outputs[:, size:]) + 1)
     before = mean + jnp.exp(log_std) * noise
-    density = -0.5 * noise**2 - log_std - 0.5 * jnp.log(2 * jnp.pi) - jnp.log(1 - jnp.tanh(before) ** 2)
+    # 1 / cosh² is the slope of tanh; 1 - tanh² would lose its digits at large actions
+    density = -0.5 * noise**2 - log_std - 0.5 * jnp.log(2 * jnp.pi) + 2 * jnp.log(jnp.cosh(before))
     return jnp.tanh(before), density.sum(1)
 
 
@@ -292,6 +315,31 @@ def soft_value(critic, actor, alpha, x, noise, discrete):
     return value + alpha * entropy, entropy
 
 
+def check_policy(trained, number, rows, actor, discrete):
+    """The actions remembered of an update are the policy's, of one noise a period, and random during the warm-up.
+
+    Returns how many policy and warm-up would choose differently, during the warm-up and after it.
+    """
+    hp, different = trained.hp, np.zeros(2, int)
+    for t, (observation, action) in enumerate(zip(*newest_steps(trained, number, rows), strict=True)):
+        step = number * hp.rollout_length + t
+        key = stream(trained.key, sac.ACT, jnp.int32(step // hp.noise_period))
+        x = features(hp, trained.states[number].statistics, observation)
+        if discrete:
+            uniform = np.asarray(jax.random.uniform(key, (hp.total_num_envs,)))
+            anything = (3 * uniform).astype(int)
+            below = np.cumsum(policy(actor, x, None, True)[0], axis=1)
+            chosen = np.array([np.searchsorted(b, u, side="right") for b, u in zip(below, uniform, strict=True)])
+        else:
+            noise = jax.random.normal(jax.random.fold_in(key, 0), (hp.total_num_envs, 2))
+            chosen = np.asarray(policy(actor, x, noise, False)[0])
+            anything = 2 * np.asarray(jax.random.uniform(jax.random.fold_in(key, 1), (hp.total_num_envs, 2))) - 1
+        warm = step >= hp.warmup_rollout_length
+        np.testing.assert_allclose(action, chosen if warm else anything, rtol=1e-6, atol=1e-8)
+        different[int(warm)] += (chosen != anything).sum()
+    return different
+
+
 def test_sac_keeps_the_noise_of_exploration_for_its_period(make_spring):
     hp = replace(SACS["tuned"], noise_period=3, warmup_rollout_length=100)
     rows, newest = remembered(Trained(hp, make_spring(False)), UPDATES - 1)
@@ -308,14 +356,15 @@ def test_sac_equals_its_reference(make_spring, name, discrete):
     size = 1 if discrete else 2
     params = {"actor": trained.tree(0, "actor"), "critic": trained.tree(0, "critic"), "alpha": np.log(hp.init_alpha)}
     target = params["critic"]
-    wanted_entropy = hp.target_entropy_scale * (np.log(3) if discrete else -2)
-    moments, learnt = None, 0
+    wanted_entropy = trained.lane.target_entropy_scale * (np.log(3) if discrete else -2)
+    moments, learnt, ends, acted = None, 0, np.zeros(2), np.zeros(2, int)
     for number in range(UPDATES):
         left = 1 - number / hp.num_updates(TOTAL_TIMESTEPS) if hp.decay_learning_rates else 1
         optimizers = {"actor": adam(hp.actor_lr * left, hp.max_grad_norm), "critic": adam(hp.q_lr * left,
                       hp.max_grad_norm), "alpha": optax.adam(hp.alpha_lr * left, eps=1e-5)}  # fmt: skip
         moments = moments or {name: optimizer.init(params[name]) for name, optimizer in optimizers.items()}
         rows, newest = remembered(trained, number)
+        acted += check_policy(trained, number, rows, params["actor"], discrete)
         statistics = trained.collected[number][0].statistics
         learns = (number + 1) * hp.rollout_length >= hp.warmup_rollout_length
         for step in range(hp.epochs if learns else 0):
@@ -348,11 +397,14 @@ def test_sac_equals_its_reference(make_spring, name, discrete):
                 params[part] = copied(optax.apply_updates(params[part], changes))
             target = jax.tree.map(lambda t, p: (1 - hp.tau) * t + hp.tau * p, target, params["critic"])
             learnt += 1
+            flags = [(rows[place]["terminated"], rows[place]["done"] - rows[place]["terminated"]) for place in drawn]
+            ends += np.sum(flags, axis=0)
         for part in ("actor", "critic"):
             close(trained.tree(number + 1, part), params[part])
         close(trained.tree(number + 1, "critic", "target"), target)
         close(trained.states[number + 1].learners["alpha"].params, params["alpha"])
     assert learnt == hp.epochs * (UPDATES - 1)
+    assert ends.min() > 0 and acted.min() > 0  # or terminations, cuts, or either way to act would not have been tested
 
 
 # --- PQN -------------------------------------------------------------------------------------------
@@ -363,9 +415,13 @@ def test_pqn_equals_its_reference(make_spring, name):
     """The targets are taken from the agent: :mod:`test_pqn_targets` checks them against their definition."""
     hp = PQNS[name]
     trained = Trained(hp, make_spring(True))
-    params, optimizer_state, ends = trained.tree(0, "critic"), None, 0
+    params, optimizer_state, ends, explored = trained.tree(0, "critic"), None, 0, np.zeros(2, int)
     for number in range(UPDATES):
         copies, rollout, _ = trained.collected[number]
+        acting = stream(trained.key, pqn.ACT, jnp.int32(number))
+        keys = [jax.random.fold_in(acting, t) for t in range(hp.rollout_length)]
+        values_now = partial(q_network, params)
+        explored += check_exploration(trained, number, rollout.observation, rollout.action, values_now, keys)
         before, budget = trained.states[number], hp.num_updates(TOTAL_TIMESTEPS)
         follows = np.concatenate([rollout.observation[1:], copies.observation[None]])
         for t, env in np.ndindex(rollout.reward.shape):
@@ -398,7 +454,7 @@ def test_pqn_equals_its_reference(make_spring, name):
                 changes, optimizer_state = optimizer.update(jax.grad(loss)(params), optimizer_state, params)
                 params = copied(optax.apply_updates(params, changes))
         close(trained.tree(number + 1, "critic"), params)
-    assert ends > 0
+    assert ends > 0 and explored.min() > 0
 
 
 def test_the_references_differ_where_the_hyperparameters_do():
