@@ -54,25 +54,26 @@ class Goal:
 
 
 MOUNTAIN = "94.7 at 50k (RL-Zoo, SAC); 92 (gymnax, checkpoint)"
+# Two seeds of its pqn_minatar.py with its own settings but the steps, run on the same machine; greedy, 128 × 1000 steps.
+PUREJAXQL = "at 2M (purejaxql, PQN)"
 BRAX = "up to {} at 6.5M (brax's training notebook, SAC, axis of its plot)"
 GOALS = [
     Goal("ppo_mlp", "gymnax.cartpole", 200_000, 490, "490 ± 6 at 500k (CleanRL, PPO); 500 at 100k (RL-Zoo, PPO)"),
     Goal("ppo_mlp", "gymnax.acrobot", 300_000, -90, "−86 ± 1 at 500k (CleanRL, PPO); −73.5 at 1M (RL-Zoo, PPO)"),
     Goal("ppo_mlp", "gymnax.pendulum", 400_000, -200, "−172 at 100k (RL-Zoo, PPO); −130 (gymnax, checkpoint)"),
-    Goal(
-        "ppo_mlp", "gymnax.mountain_car_continuous", 200_000, 88, "94.7 at 50k (RL-Zoo, SAC); 92 (gymnax, checkpoint)"
-    ),
+    Goal("ppo_mlp", "gymnax.mountain_car_continuous", 200_000, 88, MOUNTAIN),
     Goal("ppo_mlp", "brax.inverted_double_pendulum@spring", 1_500_000, 9000, "–"),
     Goal("dqn_mlp", "gymnax.cartpole", 500_000, 490, "498 ± 2 at 500k (CleanRL, DQN); 500 at 50k (RL-Zoo, DQN)"),
     Goal("dqn_mlp", "gymnax.acrobot", 500_000, -90, "−89 ± 2 at 500k (CleanRL, DQN); −76.6 at 100k (RL-Zoo, DQN)"),
     Goal("dqn_mlp", "gymnax.mountain_car", 500_000, -110, "−189 at 500k (CleanRL, DQN); −101 at 120k (RL-Zoo, DQN)"),
     Goal("pqn_mlp", "gymnax.cartpole", 500_000, 490, "495 ± 7 at 500k (CleanRL, PQN)"),
     Goal("pqn_mlp", "gymnax.acrobot", 500_000, -95, "−96 ± 6 at 500k (CleanRL, PQN)"),
-    Goal("pqn_cnn", "gymnax.breakout", 2_000_000, float("nan"), "28 (gymnax, PPO checkpoint)"),
-    Goal("pqn_cnn", "gymnax.asterix", 2_000_000, float("nan"), "15 (gymnax, PPO checkpoint)"),
+    Goal("pqn_cnn", "gymnax.breakout", 2_000_000, 25.0, f"34.7, 25.0 {PUREJAXQL}; 28 (gymnax, PPO checkpoint)"),
+    Goal("pqn_cnn", "gymnax.asterix", 2_000_000, 30.5, f"30.5, 39.4 {PUREJAXQL}; 15 (gymnax, PPO checkpoint)"),
     Goal("sac_mlp", "gymnax.pendulum", 50_000, -160, "−157 at 20k (RL-Zoo, SAC)"),
     Goal("sac_mlp", "gymnax.mountain_car_continuous", 50_000, 92, MOUNTAIN),
     Goal("sac_mlp", "gymnax.reacher", 200_000, 69.1, "69.1 at 5M (hyperlax-quantum, best PPO); 34.6 (best SAC)"),
+    Goal("sac_mlp", "brax.inverted_double_pendulum@spring", 100_000, 9000, "–"),
     Goal("sac_mlp", "brax.hopper@spring", 100_000, float("nan"), BRAX.format(2500)),
     Goal("sac_mlp", "brax.halfcheetah@spring", 100_000, float("nan"), "9635 at 1M (CleanRL, SAC, MuJoCo's own)"),
 ]
