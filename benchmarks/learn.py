@@ -54,7 +54,7 @@ class Goal:
 
 
 MOUNTAIN = "94.7 at 50k (RL-Zoo, SAC); 92 (gymnax, checkpoint)"
-# Two seeds of its pqn_minatar.py with its own settings but the steps, run on the same machine; greedy, 128 × 1000 steps.
+# Two seeds of its pqn_minatar.py, its settings but the steps, on the same machine; greedy, 128 × 1000 steps.
 PUREJAXQL = "at 2M (purejaxql, PQN)"
 BRAX = "up to {} at 6.5M (brax's training notebook, SAC, axis of its plot)"
 GOALS = [

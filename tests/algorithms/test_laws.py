@@ -329,6 +329,8 @@ CASES = {
     "sac-tmlp-discrete": Case("sac", "tmlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=0),
     "pqn-cnn": Case("pqn", "cnn", "gymnax.breakout", seed=0),
     "sac-mlp-continuous": Case("sac", "mlp", "gymnax.pendulum", (("max_episode_steps", 6),), seed=11),
+    "ppo-tmlp": Case("ppo", "tmlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=514),
+    "dqn-tmlp": Case("dqn", "tmlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=129),
     "pqn-mlp": Case("pqn", "mlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=5),
 }
 
