@@ -330,7 +330,6 @@ CASES = {
     "pqn-cnn": Case("pqn", "cnn", "gymnax.breakout", seed=0),
     "sac-mlp-continuous": Case("sac", "mlp", "gymnax.pendulum", (("max_episode_steps", 6),), seed=11),
     "ppo-tmlp": Case("ppo", "tmlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=514),
-    "dqn-tmlp": Case("dqn", "tmlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=129),
     "pqn-mlp": Case("pqn", "mlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=5),
 }
 
@@ -406,6 +405,12 @@ class World:
 
     def state(self, result, lane):
         return jax.tree.map(lambda x: x[lane], result.lanes.state)
+
+    def states(self, lanes):
+        """What each task's lane has of its own; copies of environments that are padding may miss resets."""
+        state_of = lambda lane: jax.tree.map(lambda x: x[lane], lanes.state)  # noqa: E731
+        own = [parts(self.mixed.agent, state_of(i), task.hyperparams).own for i, task in enumerate(self.tasks)]
+        return own, lanes.keys, lanes.hyperparams, lanes.diverged
 
     def own(self, program, result, lane, task):
         """Everything about a lane that must not depend on its neighbours or on padding."""
@@ -530,7 +535,7 @@ def test_a_lane_that_does_nothing_keeps_every_bit(world):
 
 def test_a_paused_lane_goes_on_as_if_nothing_had_happened(world):
     paused = train(world.mixed, world.tasks, ticks=[[0, 4, 2, 1], [4, 0, 1, 1], [0, 0, 1, 2]])
-    assert_same_bits(paused.lanes._replace(metrics=0), world.reference.lanes._replace(metrics=0))
+    assert_same_bits(world.states(paused.lanes), world.states(world.reference.lanes))
     assert_same_bits(paused.evaluation, world.reference.evaluation)
 
 
@@ -564,7 +569,7 @@ def test_a_swapped_in_task_runs_as_from_the_start(world):
     lanes, _ = program.tick(lanes, np.array([4, 2, 4, 3]))
     lanes = program.admit(lanes, [None, None, None, world.tasks[3]])
     lanes, _ = program.tick(lanes, np.array([0, 2, 0, 4]))
-    assert_same_bits(jax.device_get(lanes)._replace(metrics=0), world.reference.lanes._replace(metrics=0))
+    assert_same_bits(world.states(jax.device_get(lanes)), world.states(world.reference.lanes))
 
 
 # --- twice the precision ---------------------------------------------------------------------------
