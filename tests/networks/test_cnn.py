@@ -156,17 +156,6 @@ def test_parameters_and_operations_are_counted_from_the_arrays(name):
     assert shape.flops(math.prod(INPUTS), OUTPUTS) == operations
 
 
-def test_merging_shapes_is_associative_commutative_and_idempotent():
-    shapes = [family.shape(INPUTS) for family in GROUPS["everything differs"]]
-    for a in shapes:
-        assert a.merge(a) == a
-        for b in shapes:
-            assert a.merge(b) == b.merge(a)
-            assert a.merge(b).merge(b) == a.merge(b)
-            for c in shapes:
-                assert a.merge(b).merge(c) == a.merge(b.merge(c))
-
-
 @pytest.mark.parametrize("other", [CNN((3,), 3), CNN((3, 2), 2)])
 def test_convolutions_of_another_number_or_size_share_no_shape(other):
     with pytest.raises(CannotShare):

@@ -155,17 +155,6 @@ def test_parameters_and_operations_are_counted_from_the_arrays(name):
     assert shape.flops(INPUTS, OUTPUTS) == 2 * sum(leaf.size for path, leaf in leaves if path[-1].key == "kernel")
 
 
-def test_merging_shapes_is_associative_commutative_and_idempotent():
-    shapes = [family.shape((INPUTS,)) for family in GROUPS["everything differs"][::5]]
-    for a in shapes:
-        assert a.merge(a) == a
-        for b in shapes:
-            assert a.merge(b) == b.merge(a)
-            assert a.merge(b).merge(b) == a.merge(b)
-            for c in shapes:
-                assert a.merge(b).merge(c) == a.merge(b.merge(c))
-
-
 @pytest.mark.parametrize("shape", [(5, 5), (3, 7), (7, 3), (1, 4), (4, 1)])
 @pytest.mark.parametrize("gain", [0.01, 1.0, np.sqrt(2)])
 def test_orthogonal_is_orthogonal(shape, gain):
