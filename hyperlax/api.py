@@ -137,7 +137,8 @@ def sweep(
     log.info("results go to %s; the plan:\n%s", directory, plan.describe())
     firsts = tasks[:: length.num_seeds]
     everything = [Sample(task.sample_id, flatten(task.hyperparams)) for task in firsts]
-    info = _info(recipe, env, length, seed, plan, mesh)
+    drawn_from = recipe.space if samples is None else {}
+    info = _info(recipe, env, length, overrides or {}, drawn_from, seed, plan, mesh)
     with RunWriter(directory, info, everything, range(length.num_seeds)) as writer:
         steps = len(tasks) * length.total_timesteps
         with Progress(len(drawn), steps, enabled=progress) as display:
@@ -173,7 +174,7 @@ def _samples(
     known = declarations(recipe.defaults)
     for name in overrides:
         if name not in known:
-            raise unknown("hyperparameter", name, known)
+            raise unknown("hyperparameter", name, known, hint="(hyperlax show RECIPE names all)")
     if samples is None:
         space = {name: distribution for name, distribution in recipe.space.items() if name not in overrides}
         if not space:
@@ -213,6 +214,8 @@ def _listed(samples: pd.DataFrame | Sequence[Mapping[str, object] | Sample]) -> 
     out = []
     for number, row in enumerate(rows):
         if not isinstance(row, Sample):
+            if not isinstance(row, Mapping):
+                raise UserError(f"samples {samples!r}: accepted is a file, a frame, or a list of one mapping a sample")
             values = {str(name): value for name, value in row.items() if name != "sample_id"}
             sample_id: Any = row.get("sample_id", number)
             if not isinstance(sample_id, int | np.integer) or sample_id < 0:
@@ -262,7 +265,8 @@ def _check_learning_starts(samples: Sequence[Any], budget: int) -> None:
     if (starts := soonest.learning_starts) >= budget:
         raise UserError(
             f"warmup_rollout_length {soonest.warmup_rollout_length} × total_num_envs {soonest.total_num_envs} = "
-            f"{starts}: learning would start beyond the budget of {budget} steps; accepted: a budget above {starts}"
+            f"{starts}: learning would start beyond the budget of {budget} steps; accepted: fewer of them, or a budget "
+            f"above {starts}"
         )
 
 
@@ -352,18 +356,29 @@ def _winner(job: Sweep, directory: Path, num_samples: int, num_seeds: int) -> di
     }
 
 
-def _info(recipe: Recipe, env: Environment, length: RunLength, seed: int, plan: Plan, mesh: Any) -> dict[str, Any]:
+def _info(
+    recipe: Recipe,
+    env: Environment,
+    length: RunLength,
+    overrides: Mapping[str, object],
+    space: Mapping[str, Distribution],
+    seed: int,
+    plan: Plan,
+    mesh: Any,
+) -> dict[str, Any]:
     """Returns what run.json says before anything has run."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy", "gymnax", "brax")
     versions = {name: _version(name) for name in packages}
+    defaults = recipe.defaults_for(env.name)
     return {
         "recipe": recipe.name,
         "algorithm": recipe.algorithm,
         "network": recipe.network,
         "environment": env.name,
         "backend": getattr(env, "backend", None),
-        "defaults": flatten(recipe.defaults_for(env.name)),
-        "space": {name: distribution.describe() for name, distribution in recipe.space.items()},
+        "defaults": flatten(defaults),
+        "overrides": {name: flatten(replace(defaults, overrides))[name] for name in overrides},
+        "space": {name: distribution.describe() for name, distribution in space.items() if name not in overrides},
         "budget_steps": length.total_timesteps,
         "num_evaluations": length.num_evaluations,
         "num_eval_episodes": length.num_eval_episodes,

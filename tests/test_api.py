@@ -238,6 +238,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"run_length": 0}, "total_timesteps 0: accepted is 1 …"),
     ({"num_seeds": 0}, "num_seeds 0: accepted is 1 …"),
     ({"num_evaluations": 0}, "num_evaluations 0: accepted is 1 …"),
+    (
+        {"num_evaluations": 6, "run_length": 5},
+        "num_evaluations 6: accepted is at most one for each of the 5 environment",
+    ),
     ({"hparam_batch_size": 0}, "hparam_batch_size 0: accepted is 'auto' or a whole number from 1"),
     ({"num_devices": 99}, "num_devices 99: this machine has 1 …"),
     ({"memory_limit_gib": 0.0}, "memory_limit_gib 0.0: accepted is a finite number greater than 0"),
@@ -249,6 +253,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"samples": [{"gamma": float("nan")}]}, "hyperparameter gamma got nan; accepted: a finite float32"),
     ({"samples": [{}, {"actor_lr": -1.0}]}, "sample 1: hyperparameter actor_lr got -1.0"),
     ({"samples": [{"num_minibatches": 3}]}, "num_minibatches 3 does not divide rollout_length"),
+    ({"samples": {"gamma": 0.9}}, "samples {'gamma': 0.9}: accepted is a file, a frame, or a list of one mapping"),
     ({"samples": [{"sample_id": 1}, {"sample_id": 1}]}, "samples have duplicate ids"),
     ({"samples": [{"sample_id": -1}]}, "sample_id -1: accepted is a whole number, 0 or more"),
     ({"samples": [{"sample_id": "a"}]}, "sample_id 'a': accepted is a whole number, 0 or more"),

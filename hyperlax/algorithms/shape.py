@@ -107,9 +107,13 @@ class MinibatchHyperparameters(Hyperparameters):
         """Raises UserError if the hyperparameters contradict one another or do not fit ``env``."""
         del env
         if self.steps_per_update % self.num_minibatches:
+            steps, given = self.steps_per_update, self.num_minibatches
+            below = next(n for n in range(min(given, steps), 0, -1) if steps % n == 0)
+            above = next((n for n in range(given, steps + 1) if steps % n == 0), below)
+            near = f"{below} or {above}" if below < above else f"{below}"
             raise UserError(
-                f"num_minibatches {self.num_minibatches} does not divide rollout_length {self.rollout_length} × "
-                f"total_num_envs {self.total_num_envs} = {self.steps_per_update}"
+                f"num_minibatches {given} does not divide rollout_length {self.rollout_length} × total_num_envs "
+                f"{self.total_num_envs} = {steps}; accepted: its divisors, such as {near}"
             )
 
 

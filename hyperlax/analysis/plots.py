@@ -140,16 +140,29 @@ def _draw_ranking(axes: Axes, ranked: pd.DataFrame) -> None:
 
 
 def _draw_hyperparameter(axes: Axes, points: pd.DataFrame, name: str, importance: float) -> None:
-    points = points[points["y"].notna()]
     values = points["x"].infer_objects()
     if is_numeric(values) and values.nunique() > _FEW_VALUES:
-        axes.scatter(values, points["y"], **_point_style(points))
+        _draw_points(axes, points, values.to_numpy(float))
         if values.min() > 0 and values.max() / values.min() >= 30:
             axes.set_xscale("log")
     else:
         _draw_strip(axes, points, values)
     axes.set_xlabel(label_of(name))
-    axes.set_title(f"importance {importance:.2f}", fontsize=8, color="#555555")
+    if importance > 0:
+        axes.set_title(f"importance {importance:.2f}", fontsize=8, color="#555555")
+
+
+def _draw_points(axes: Axes, points: pd.DataFrame, places: np.ndarray) -> None:
+    """Draws returns; of samples without any, a mark on the axis tells where they are."""
+    reached = points["y"].notna().to_numpy()
+    best = np.arange(reached.sum()) == 0  # the summary's order: best first
+    style: Any = {"s": np.where(best, 44, 16), "color": np.where(best, _BEST, "#666666")}
+    axes.scatter(places[reached], points["y"][reached], linewidths=0, zorder=3, **style)
+    for status in _in_order(points[~reached]):
+        marker, colour = _STATUS_STYLE[status]
+        absent = places[~reached & (points["status"] == status).to_numpy()]
+        transform = axes.get_xaxis_transform()
+        axes.scatter(absent, 0 * absent, 16, colour, marker=marker, transform=transform, clip_on=False, zorder=3)
 
 
 def _draw_strip(axes: Axes, points: pd.DataFrame, values: pd.Series) -> None:
@@ -159,10 +172,12 @@ def _draw_strip(axes: Axes, points: pd.DataFrame, values: pd.Series) -> None:
     positions = keys.map({value: place for place, value in enumerate(order)}).to_numpy(float)
     within = points.groupby(keys).cumcount().to_numpy()
     aside = (within * 0.618 % 1 - 0.5) * 0.5  # golden ratio: even, and the same every time
-    axes.scatter(positions + aside, points["y"], **_point_style(points))
+    _draw_points(axes, points, positions + aside)
     for place in range(len(order)):
-        median = float(np.median(points["y"].to_numpy()[positions == place]))
-        axes.plot([place - 0.32, place + 0.32], [median, median], color="black", linewidth=1.5, zorder=4)
+        returns = points["y"].to_numpy()[positions == place]
+        if not np.isnan(returns).all():
+            median = float(np.nanmedian(returns))
+            axes.plot([place - 0.32, place + 0.32], [median, median], color="black", linewidth=1.5, zorder=4)
     labels = [short(value) for value in order]
     axes.set_xticks(range(len(order)), labels, rotation=20 if sum(map(len, labels)) > 24 else 0)
     axes.set_xlim(-0.6, len(order) - 0.4)
@@ -173,11 +188,6 @@ def _natural(text: str) -> tuple[list[float], str]:
     """Sorts ``[32, 32]`` before ``[128, 128]``."""
     digits = "".join(character if character.isdigit() or character == "." else " " for character in text)
     return [float(word) for word in digits.split() if word.strip(".")], text
-
-
-def _point_style(points: pd.DataFrame) -> dict[str, Any]:
-    best = np.arange(len(points)) == 0  # the summary's order: best first
-    return {"s": np.where(best, 44, 16), "color": np.where(best, _BEST, "#666666"), "linewidths": 0, "zorder": 3}
 
 
 def _in_order(ranked: pd.DataFrame) -> list[str]:

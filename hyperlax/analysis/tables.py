@@ -13,6 +13,7 @@ from rich.text import Text
 from hyperlax.results import Run
 
 _MOST_HYPERPARAMETERS = 4
+_FEWEST_SAMPLES = 8  # with fewer, importances are as large by chance as they ever are
 
 
 def top_table(run: Run, k: int = 10, hyperparameters: int = _MOST_HYPERPARAMETERS) -> Table:
@@ -23,14 +24,17 @@ def top_table(run: Run, k: int = 10, hyperparameters: int = _MOST_HYPERPARAMETER
         hyperparameters: at most so many of them, the most important first; those that are
             the same in every sample tell nothing and are left out.
     """
-    names = [name for name, _ in important_hyperparameters(run.summary, run.hyperparameters)][:hyperparameters]
-    title = f"Best {min(k, len(run.summary))} of {len(run.summary)} samples"
+    ranked = important_hyperparameters(run.summary, run.hyperparameters)
+    names = [name for name, _ in ranked][:hyperparameters]
+    count = len(run.summary)
+    title = f"Best {min(k, count)} of {count} samples" if count > 1 else "1 sample"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for header in ("rank", "sample", "final return", "peak", "status"):
         table.add_column(header, justify="left" if header == "status" else "right", no_wrap=True)
     if names:
         # One column that wraps: a column each would be unreadable on a narrow terminal.
-        table.add_column("hyperparameters, most important first")
+        known = any(importance > 0 for _, importance in ranked)
+        table.add_column("hyperparameters" + (", most important first" if known else ""))
     for rank, row in enumerate(run.summary.head(k).to_dict("records"), start=1):
         cells = [str(rank), str(row["sample_id"]), _with_spread(row), short(row["peak_return"]), row["status"]]
         values = ", ".join(f"{label_of(name)} {short(row[name])}" for name in names)
@@ -44,7 +48,7 @@ def important_hyperparameters(summary: pd.DataFrame, names: list[str]) -> list[t
     The importance of a numeric one is the absolute Spearman rank correlation with the final
     return; of a categorical one, the square root of the part of the rank variance that lies
     between its categories, less what chance would put there (Kelley's epsilon squared). Both
-    are in [0, 1] and neither sees interactions; both are 0 where too few samples have a return.
+    are in [0, 1] and neither sees interactions; both are 0 where fewer than 8 samples have a return.
     """
     valid = summary[summary["final_return"].notna()]
     found = []
@@ -54,7 +58,7 @@ def important_hyperparameters(summary: pd.DataFrame, names: list[str]) -> list[t
             continue
         column = valid[name]
         measure = _rank_correlation if is_numeric(column) else _between_categories
-        found.append((name, measure(column, valid["final_return"]) if len(valid) > 2 else 0.0))
+        found.append((name, measure(column, valid["final_return"]) if len(valid) >= _FEWEST_SAMPLES else 0.0))
     return sorted(found, key=lambda pair: -pair[1])
 
 
@@ -77,7 +81,7 @@ def label_of(name: str) -> str:
 
 def _with_spread(row: dict[str, Any]) -> str:
     spread = row["final_return_std"]
-    return short(row["final_return"]) + ("" if math.isnan(spread) else f" ± {spread:.2g}")
+    return short(row["final_return"]) + ("" if math.isnan(spread) else f" ± {short(float(f'{spread:.2g}'))}")
 
 
 def _rank_correlation(values: pd.Series, returns: pd.Series) -> float:

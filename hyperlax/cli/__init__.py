@@ -1,14 +1,18 @@
 """The command line: ``hyperlax COMMAND …`` or ``python -m hyperlax COMMAND …``.
 
 A command parses, calls the library and prints. Bad input ends in one line on stderr and exit code 2,
-an interrupt in 130; a traceback is a bug of hyperlax. Nothing here imports JAX before a command runs.
+an interrupt in 130, SIGTERM in 143; a traceback is a bug of hyperlax. Nothing here imports JAX before a command runs.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -19,6 +23,7 @@ from hyperlax.errors import RunFailed, UserError
 FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+TERMINATED = 143  # 128 + SIGTERM, with which SLURM, Docker and systemd end a process
 
 # Typer took click into itself at some point; by this road the class is found in either case.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -54,6 +59,24 @@ def _program(
     """Holds the options that stand before a command."""
 
 
+def program() -> NoReturn:
+    """The process ``hyperlax``: :func:`main`, with SIGTERM as good as Ctrl-C and neither waiting for a compilation."""
+    terminated = threading.Event()
+
+    def terminate(*_: object) -> NoReturn:
+        terminated.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
+    code = main()
+    if code == INTERRUPTED:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(TERMINATED if terminated.is_set() else code)  # joins no thread: XLA cannot be interrupted
+    sys.exit(code)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
@@ -61,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; ``sys.argv[1:]`` by default.
 
     Returns:
-        0 on success, 2 on bad input (after one line on stderr), 130 when interrupted.
+        0 on success, 1 when part of a run failed, 2 on bad input (after one line on stderr), 130 when interrupted.
     """
     command: Any = typer.main.get_command(app)
     args: list[str] = []

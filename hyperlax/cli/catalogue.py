@@ -73,7 +73,7 @@ def show(
 
     found: Any = get_recipe(recipe)
     if env is not None and env.partition("@")[0] not in environments.names():
-        raise unknown("environment", env, environments.names())
+        raise unknown("environment", env, environments.names(), hint="(hyperlax list environments)")
     rows = []
     for name, declared in declarations(found.defaults if env is None else found.defaults_for(env)).items():
         drawn = found.space[name].describe() if name in found.space else "fixed"

@@ -46,7 +46,7 @@ class PlannedProgram:
         return [task for task in self.tasks if task is not None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """How all tasks are assigned to programs, which run one after the other.
 
@@ -96,6 +96,9 @@ class Plan:
             }
             for number, program in enumerate(self.programs)
         ]
+
+    def __repr__(self) -> str:
+        return self.describe()
 
     def describe(self) -> str:
         """Returns the plan as a table in plain text."""

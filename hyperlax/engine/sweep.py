@@ -62,21 +62,21 @@ class Sweep:
         self._started = time.perf_counter()
         self._progress = _Progress(self.planner, self.plan, self.display)
         failure: Exception | None = None
-        with ThreadPoolExecutor(1, "compile") as compiler:
-            ahead: list[Future[Program]] = []
-            try:
-                for number, planned in enumerate(self.plan.programs):
-                    while len(ahead) <= min(number + 1, len(self.plan.programs) - 1):
-                        ahead.append(compiler.submit(self._compiled, self.plan.programs[len(ahead)]))
-                    try:
-                        self._run_program(number, planned, ahead[number])
-                    except Exception as error:
-                        log.warning("program %d failed, its samples are trained one by one: %s", number, error)
-                        log.info("the failure", exc_info=True)
-                        self.programs.pop(number, None)
-                        failure = self._one_by_one(number, planned) or failure
-            finally:
-                compiler.shutdown(wait=False, cancel_futures=True)
+        compiler = ThreadPoolExecutor(1, "compile")
+        ahead: list[Future[Program]] = []
+        try:
+            for number, planned in enumerate(self.plan.programs):
+                while len(ahead) <= min(number + 1, len(self.plan.programs) - 1):
+                    ahead.append(compiler.submit(self._compiled, self.plan.programs[len(ahead)]))
+                try:
+                    self._run_program(number, planned, ahead[number])
+                except Exception as error:
+                    log.warning("program %d failed, its samples are trained one by one: %s", number, error)
+                    log.info("the failure", exc_info=True)
+                    self.programs.pop(number, None)
+                    failure = self._one_by_one(number, planned) or failure
+        finally:
+            compiler.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for a compilation
         if failure is not None:
             raise RunFailed(f"some samples failed, the others' results are kept: {_first_line(failure)}") from failure
 
@@ -211,7 +211,8 @@ class _Progress:
         self._weights = {task: planner.arithmetic(task) for task in tasks}
         self._updates = {task: task.hyperparams.num_updates(planner.total_timesteps) for task in tasks}
         self._total = sum(self._weights.values())
-        self._done = self._env_steps = 0.0
+        self._fractions = dict.fromkeys(tasks, 0.0)
+        self._env_steps = 0
         self._seeds = Counter(task.sample_id for task in tasks)
         self._scores: dict[int, dict[int, float]] = {sample_id: {} for sample_id in self._seeds}
         self._note = ""
@@ -225,17 +226,18 @@ class _Progress:
     def tick(self, updates: dict[Task, int], finished: list[Task], scores: list[tuple[Task, float]]) -> None:
         """Counts one tick."""
         for task, count in updates.items():
-            self._done += self._weights[task] * count / self._updates[task]
+            self._fractions[task] += count / self._updates[task]
             self._env_steps += count * task.hyperparams.steps_per_update
+        self._fractions |= dict.fromkeys(finished, 1.0)  # also of what diverged
         self.finished |= set(finished)
         for task, score in scores:
             self._scores[task.sample_id][task.seed] = score
         self._show()
 
     def _show(self) -> None:
-        fraction = min(1.0, self._done / self._total)
+        done = sum(self._weights[task] * min(1.0, fraction) for task, fraction in self._fractions.items())
         finished = Counter(task.sample_id for task in self.finished)
         configurations = sum(finished[sample_id] == seeds for sample_id, seeds in self._seeds.items())
         whole = {s: float(np.mean(list(x.values()))) for s, x in self._scores.items() if len(x) == self._seeds[s]}
         best = max(whole.items(), key=lambda item: item[1], default=None)
-        self._display.update(configurations, int(self._env_steps), fraction, best, self._note)
+        self._display.update(configurations, self._env_steps, done / self._total, best, self._note)

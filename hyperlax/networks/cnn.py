@@ -73,8 +73,9 @@ class CNN:
         lost = len(self.channels) * (self.kernel_size - 1)
         if min(inputs[:2]) <= lost:
             raise UserError(
-                f"{len(self.channels)} convolutions with kernel_size {self.kernel_size} do not fit images of "
-                f"{inputs[0]} × {inputs[1]}"
+                f"{len(self.channels)} convolution{'s' * (len(self.channels) != 1)} with kernel_size "
+                f"{self.kernel_size} do not fit images of {inputs[0]} × {inputs[1]}; accepted: kernel_size 1 … "
+                f"{(min(inputs[:2]) - 1) // len(self.channels) + 1}"
             )
         return CNNShape(inputs, self.kernel_size, self.channels, self.channels, self.dense.shape(inputs))
 

@@ -96,7 +96,7 @@ class TMLP:
         cuts = [min(math.prod(factors[:k]), math.prod(factors[k:])) ** 2 for k in range(1, count)]
         if bond > max(cuts, default=1):
             raise UserError(
-                f"bond_dim {bond} does not fit a layer of {self.hidden_dim} units in {count} cores; "
+                f"bond_dim {bond} does not fit a layer of {self.hidden_dim} units in {count} core{'s' * (count != 1)}; "
                 f"accepted: 1 … {max(cuts, default=1)}"
             )
         bonds = [1, *[bond] * (count - 1), 1]

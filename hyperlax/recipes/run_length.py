@@ -33,6 +33,11 @@ class RunLength:
             value = getattr(self, name)
             if not 1 <= value <= most:
                 raise UserError(f"{name} {value}: accepted is 1 … {most}")
+        if self.num_evaluations > self.total_timesteps:
+            raise UserError(
+                f"num_evaluations {self.num_evaluations}: accepted is at most one for each of the "
+                f"{self.total_timesteps} environment steps"
+            )
 
     def grid(self) -> list[int]:
         """Returns the environment steps at which every sample is evaluated."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -45,8 +46,12 @@ def create_run_directory(output_root: str | Path, group: str, env_name: str) -> 
 
 
 def run_directories(path: Path) -> list[Path]:
-    """Returns the run directories below a group or output root, the most recently written last."""
-    found = [file.parent for depth in ("*", "*/*", "*/*/*") for file in path.glob(f"{depth}/run.json")]
+    """Returns the run directories at any depth below a directory, the most recently written last."""
+    found = []
+    for folder, inner, files in os.walk(path):
+        if "run.json" in files and Path(folder) != path:
+            found.append(Path(folder))
+            inner.clear()  # a run holds no other
     return sorted(found, key=lambda run: ((run / "run.json").stat().st_mtime_ns, run.name))
 
 

@@ -22,7 +22,7 @@ from hyperlax.results.writer import EVALUATION_COLUMNS, LANE_COLUMNS, METRIC_KEY
 _METADATA = "__metadata__"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """One run's results as tables with canonical column names.
 
@@ -45,6 +45,9 @@ class Run:
     lanes: pd.DataFrame
     summary: pd.DataFrame
     note: str = ""
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.info.get('state')}, {len(self.samples)} samples)"
 
     @property
     def hyperparameters(self) -> list[str]:

@@ -98,6 +98,8 @@ def summarise(
 ) -> pd.DataFrame:
     """Returns one row a sample, best final return first and those without one last.
 
+    Of equal final returns the higher peak comes first, then what reached its target sooner, then the lower id.
+
     Args:
         evaluations: ``sample_id``, ``seed``, ``grid_step``, ``mean_return``; of rows that
             repeat a (sample, seed, step), as a resumed run writes them, the last counts.
@@ -122,8 +124,8 @@ def summarise(
     hyperparameters = samples.set_index("sample_id")
     table = pd.DataFrame(rows).join(hyperparameters, on="sample_id")
     table = table[["hp_id", *METRICS, *hyperparameters.columns, "sample_id", *EXTRAS]]
-    order = ["final_return", "peak_return", "sample_id"]
-    return table.sort_values(order, ascending=[False, False, True], na_position="last", ignore_index=True)
+    order = ["final_return", "peak_return", "time_to_target", "sample_id"]
+    return table.sort_values(order, ascending=[False, False, True, True], na_position="last", ignore_index=True)
 
 
 def mean_curve(curves: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray]:

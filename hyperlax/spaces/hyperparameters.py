@@ -180,7 +180,7 @@ def replace(instance: T, values: Mapping[str, object]) -> T:
     known = declarations(instance)
     for name in values:
         if name not in known:
-            raise unknown("hyperparameter", name, known)
+            raise unknown("hyperparameter", name, known, hint="(hyperlax show RECIPE names all)")
     parsed = {name: known[name].parse(value) for name, value in values.items()}
     return typing.cast(T, _rebuild(instance, parsed, ""))
 

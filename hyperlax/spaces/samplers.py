@@ -7,6 +7,7 @@ With Sobol, Halton and random points the first *n* samples are the same however 
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlax.errors import UserError, unknown
-from hyperlax.spaces.distributions import Categorical, Distribution, Fixed
+from hyperlax.spaces.distributions import Categorical, Distribution, Fixed, show
 from hyperlax.spaces.files import Sample
+
+log = logging.getLogger(__name__)
 
 DEFAULT_NUM_SAMPLES = 16
 MAX_SAMPLES = 2**20
@@ -70,6 +73,9 @@ def draw(
     for sample_id, row in enumerate(rows):
         drawn = {**fixed, **dict(zip(free, row, strict=True))}
         samples.append(Sample(sample_id, {name: drawn[name] for name in space}))
+    same = [name for name, d in free.items() if d.size != 1 and len({show(s.values[name]) for s in samples}) == 1]
+    if method == "grid" and same and len(samples) > 1:
+        log.warning("%d samples are a corner of the grid, in which %s never change", len(samples), ", ".join(same))
     return samples
 
 

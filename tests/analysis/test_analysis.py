@@ -77,6 +77,8 @@ def test_importance():
     assert got["group"] == pytest.approx(math.sqrt(1 - 20 / (2247.5 / 29)))
     assert got["noise"] < 0.4 and got["flag"] < 0.4 and "constant" not in got
     assert [name for name, _ in important_hyperparameters(table, names)][:2] == ["exact", "group"]
+    few = important_hyperparameters(table[::5], names)  # six of them
+    assert {importance for _, importance in few} == {0.0}
 
 
 @pytest.mark.parametrize(("count", "seeds", "odd"), [(1, (0,), False), (2, (0,), False), (12, (0, 1), True)])

@@ -133,13 +133,16 @@ def test_help_takes_less_than_half_a_second() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_an_interrupt_ends_with_130() -> None:
-    program = (
-        "import os, signal, sys; from hyperlax.cli import app, main\n"
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_ends_the_process_and_waits_for_no_thread(name: str, code: int) -> None:
+    source = (
+        "import os, signal, sys, threading, time; from hyperlax.cli import app, program\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may have been told to ignore it\n"
         "@app.command('wait')\n"
-        "def wait() -> None: os.kill(os.getpid(), signal.SIGINT)\n"
-        "sys.exit(main(['wait']))"
+        "def wait() -> None:\n"
+        "    threading.Thread(target=time.sleep, args=[1000]).start()\n"
+        f"    os.kill(os.getpid(), signal.{name}); time.sleep(1000)\n"
+        "sys.argv = ['hyperlax', 'wait']; program()"
     )
-    done = _python("-c", program)
-    assert (done.returncode, done.stderr) == (130, "")
+    done = _python("-c", source)
+    assert (done.returncode, done.stderr) == (code, "")

@@ -255,7 +255,7 @@ def test_policies(tmp_path):
 def test_group_directory(tmp_path):
     first = write_run(create_run_directory(tmp_path, "ppo_mlp", "gymnax.pendulum"))
     assert (load_run(tmp_path).path, load_run(tmp_path / "ppo_mlp").note) == (first, "")
-    second = write_run(create_run_directory(tmp_path, "dqn_mlp", "gymnax.cartpole"))
+    second = write_run(create_run_directory(tmp_path / "one" / "level" / "more", "dqn_mlp", "gymnax.cartpole"))
     chosen = load_run(tmp_path)
     assert chosen.path == second
     assert "holds 2 runs" in chosen.note and str(second) in chosen.note

@@ -101,6 +101,11 @@ def test_order_and_samples_without_evaluations():
     assert (nothing["peak_timestep"], nothing["auc_at_budget"]) == (0, 0)
 
 
+def test_of_equal_returns_the_higher_peak_and_then_the_sooner_comes_first():
+    curves = {(0, 0): {1: 0.0, 2: 5.0, 3: 5.0}, (1, 0): {1: 5.0, 2: 5.0, 3: 5.0}, (2, 0): {1: 0.0, 2: 6.0, 3: 5.0}}
+    assert list(summarise(*frames(curves, []), 3)["sample_id"]) == [2, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("statuses", "expected", "completed"),
     [

@@ -122,6 +122,15 @@ def test_grid_takes_the_fewest_points_on_ranges_that_suffice():
     assert rows({"n": Integer(1, 2), "u": Uniform(0, 1)}, 6) == [(n, u) for n in (1, 2) for u in (0, 0.5, 1)]
 
 
+def test_a_corner_of_the_grid_is_warned_of(caplog):
+    space = {"a": Categorical(("x", "y")), "f": Fixed(0), "b": Integer(1, 3), "c": Categorical((1, 2))}
+    draw(space, 12, "grid")
+    draw(space, 3, "qmc_sobol")
+    assert not caplog.records
+    draw(space, 3, "grid")
+    assert [r.getMessage() for r in caplog.records] == ["3 samples are a corner of the grid, in which b never change"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
