@@ -202,7 +202,10 @@ class ContinuousPolicy:
     def expected(self, outputs: jax.Array, noise: jax.Array, values: Any) -> tuple[jax.Array, jax.Array]:
         """Returns the policy's value under the least of ``values(actions)`` and its entropy, ``(batch,)`` each."""
         action, log_prob = self.distribution.sample(noise, outputs)
-        return values(action).min(0)[0], -log_prob
+        first, second = values(action)[:, 0]
+        # Not `min`: its gradient compares the values with their least, which XLA may have computed once more with other
+        # rounding; where none is equal to it, that divides by zero.
+        return jnp.where(first < second, first, second), -log_prob
 
     def of_action(self, values: Any, action: jax.Array) -> jax.Array:
         """Returns the values ``(copies, batch)`` of remembered actions ``(action_size, batch)``."""
