@@ -370,6 +370,7 @@ def _info(
     packages = ("jax", "jaxlib", "flax", "optax", "numpy", "gymnax", "brax")
     versions = {name: _version(name) for name in packages}
     defaults = recipe.defaults_for(env.name)
+    fixed = flatten(replace(defaults, overrides))
     return {
         "recipe": recipe.name,
         "algorithm": recipe.algorithm,
@@ -377,7 +378,7 @@ def _info(
         "environment": env.name,
         "backend": getattr(env, "backend", None),
         "defaults": flatten(defaults),
-        "overrides": {name: flatten(replace(defaults, overrides))[name] for name in overrides},
+        "overrides": {name: fixed[name] for name in overrides},
         "space": {name: distribution.describe() for name, distribution in space.items() if name not in overrides},
         "budget_steps": length.total_timesteps,
         "num_evaluations": length.num_evaluations,

@@ -73,9 +73,10 @@ def draw(
     for sample_id, row in enumerate(rows):
         drawn = {**fixed, **dict(zip(free, row, strict=True))}
         samples.append(Sample(sample_id, {name: drawn[name] for name in space}))
-    same = [name for name, d in free.items() if d.size != 1 and len({show(s.values[name]) for s in samples}) == 1]
-    if method == "grid" and same and len(samples) > 1:
-        log.warning("%d samples are a corner of the grid, in which %s never change", len(samples), ", ".join(same))
+    if method == "grid" and len(samples) > 1:
+        same = [name for name, d in free.items() if d.size != 1 and len({show(s.values[name]) for s in samples}) == 1]
+        if same:
+            log.warning("%d samples are a corner of the grid, in which %s never change", len(samples), ", ".join(same))
     return samples
 
 
