@@ -18,6 +18,7 @@ import typer
 
 from hyperlax import __version__
 from hyperlax.cli import arguments, catalogue, options, samples, train
+from hyperlax.cli.doctor import doctor
 from hyperlax.errors import RunFailed, UserError
 
 FAILED = 1
@@ -42,6 +43,7 @@ app.command("sweep-hp-samples")(train.sweep_hp_samples)
 app.command("generate-hp-samples")(samples.generate_hp_samples)
 app.command("list")(catalogue.list_names)
 app.command("show")(catalogue.show)
+app.command("doctor")(doctor)
 
 
 def _print_version(wanted: bool) -> None:

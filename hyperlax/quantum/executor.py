@@ -1,0 +1,54 @@
+"""Which executor simulates circuits: one interface, the same results."""
+
+from __future__ import annotations
+
+import jax
+
+from hyperlax.errors import UserError, unknown
+from hyperlax.quantum import fused_cpu, state_vector
+from hyperlax.quantum.tape import Tape, TapeShape
+
+KERNELS = ("auto", "cpu", "jax")
+
+_chosen = "auto"
+
+
+def choose(kernel: str) -> None:
+    """Sets the executor of everything that is traced from now on.
+
+    Args:
+        kernel: ``cpu`` is the fused kernel, ``jax`` runs on any device; ``auto`` takes the first where it can.
+
+    Raises:
+        UserError: the name is not known, or the kernel is not there.
+    """
+    global _chosen
+    if kernel not in KERNELS:
+        raise unknown("kernel", kernel, KERNELS)
+    if kernel == "cpu" and fused_cpu.library() is None:
+        raise UserError("kernel cpu: it was not built (hyperlax doctor says more); accepted are auto, jax")
+    _chosen = kernel
+
+
+def current() -> str:
+    """Returns the executor that circuits run on: ``cpu`` or ``jax``."""
+    if _chosen != "auto":
+        return _chosen
+    return "cpu" if jax.default_backend() == "cpu" and fused_cpu.library() is not None else "jax"
+
+
+def expectations(tape: Tape, params: jax.Array, inputs: jax.Array, shape: TapeShape) -> jax.Array:
+    """Returns the expectation values of a circuit's observables, differentiable by ``params`` and ``inputs``.
+
+    Args:
+        tape: of the circuit; host arrays or traced ones, of ``shape``.
+        params: ``(parameters,)``, float32 or float64.
+        inputs: ``(features, batch)``, of the same type.
+        shape: static sizes of the tape.
+
+    Returns:
+        ``(observables, batch)`` in [-1, 1]; zero for observables that are padding.
+    """
+    if current() == "cpu":
+        return fused_cpu.expectations(tape, params, inputs)
+    return state_vector.expectations(tape, params, inputs, permutes=shape.permutes, only_z=shape.only_z)

@@ -1,0 +1,185 @@
+"""Executors against PennyLane's default.qubit: values, gradients by parameters and by inputs, of random circuits."""
+
+from __future__ import annotations
+
+from functools import cache, reduce
+
+import jax
+import numpy as np
+import pytest
+
+from hyperlax.errors import UserError
+from hyperlax.quantum import executor, fused_cpu
+from hyperlax.quantum.circuit import (
+    ENTANGLERS,
+    ROTATIONS,
+    Angle,
+    Builder,
+    data_reuploading,
+    hardware_efficient,
+)
+from hyperlax.quantum.tape import TapeShape, lower, pad, shape_of
+
+BATCH, KERNELS = 3, ("jax", "cpu")
+
+
+def random_circuit(num_qubits, seed, num_gates=40):
+    """Every kind of gate, angle and Pauli word in any order."""
+    rng = np.random.default_rng(seed)
+    circuit = Builder(num_qubits)
+    for _ in range(num_gates):
+        if num_qubits > 1 and rng.random() < 0.35:
+            circuit.couple(str(rng.choice(ENTANGLERS)), *map(int, rng.choice(num_qubits, 2, replace=False)))
+            continue
+        scale = circuit.parameter(-2, 2) if rng.random() < 0.5 else None
+        bias = circuit.parameter(-3, 3) if rng.random() < 0.5 else None
+        feature = int(rng.integers(4)) if scale is not None or rng.random() < 0.5 else None
+        angle = Angle(float(np.float32(rng.normal())), bias, scale, feature)
+        circuit.rotate(str(rng.choice(ROTATIONS)), int(rng.integers(num_qubits)), angle)
+    circuit.rotate("x", 0, circuit.encode(3))
+    return circuit.build("".join(rng.choice(list("IXYZ"), num_qubits)) for _ in range(3))
+
+
+CIRCUITS = {
+    **{f"random {n}": random_circuit(n, n) for n in range(1, 11)},
+    "re-uploading": data_reuploading(5, 3, 2),
+    "re-uploading, one qubit": data_reuploading(2, 4, 1, "single"),
+    "hardware-efficient": hardware_efficient(4, 2, 3, ("x", "y"), "cz", "all", "zz"),
+}
+
+
+def inputs_of(circuit, batch=BATCH):
+    """Parameters, inputs and the weights of the outputs in a loss: numbers that float32 has."""
+    rng = np.random.default_rng(5)
+    params = np.array([rng.uniform(low, high) for low, high in circuit.initial])
+    drawn = params, rng.normal(size=(circuit.num_inputs, batch)), rng.normal(size=(len(circuit.observables), batch))
+    return [array.astype(np.float32).astype(float) for array in drawn]
+
+
+def pennylane(circuit, params, inputs, weights):
+    """Values, and the gradients of their weighted sum, as PennyLane has them; gate by gate, one input at a time."""
+    qml = pytest.importorskip("pennylane")
+    from pennylane import numpy as pnp
+
+    gates = {"x": qml.RX, "y": qml.RY, "z": qml.RZ, "cnot": qml.CNOT, "cz": qml.CZ}
+    letters = {"I": qml.Identity, "X": qml.X, "Y": qml.Y, "Z": qml.Z}
+
+    @qml.qnode(qml.device("default.qubit", wires=circuit.num_qubits), interface="autograd", diff_method="adjoint")
+    def node(params, x):
+        for gate in circuit.gates:
+            if gate.angle is None:
+                gates[gate.name](wires=gate.qubits)
+                continue
+            a = gate.angle
+            angle = a.constant + (0.0 if a.bias is None else params[a.bias])
+            if a.feature is not None:
+                angle = angle + x[a.feature] * (1.0 if a.scale is None else params[a.scale])
+            gates[gate.name](angle, wires=gate.qubits[0])
+        words = [qml.prod(*(letters[c](q) for q, c in enumerate(word))) for word in circuit.observables]
+        return [qml.expval(word) for word in words]
+
+    params = pnp.array(params, requires_grad=True)
+    columns = [pnp.array(x, requires_grad=True) for x in inputs.T]
+    slopes = [
+        qml.grad(lambda p, x, w=w: pnp.dot(pnp.stack(node(p, x)), w), argnums=(0, 1))(params, x)
+        for x, w in zip(columns, weights.T, strict=True)
+    ]
+    values = np.stack([np.array(node(params, x)) for x in columns], axis=1)
+    by_params, by_inputs = zip(*slopes, strict=True)
+    return (np.sum(by_params, axis=0), np.stack(by_inputs, axis=1)), values
+
+
+def differentiated(function, weight):
+    """Values, and the gradients of their weighted sum by parameters and inputs."""
+
+    def loss(params, x):
+        values = function(params, x)
+        return (values * weight).sum(), values
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+
+
+@pytest.fixture(scope="module", params=KERNELS)
+def kernel(request):
+    """Each executor in turn."""
+    if request.param == "cpu" and fused_cpu.library() is None:
+        pytest.skip("no kernel was built")
+    executor.choose(request.param)
+    yield request.param
+    executor.choose("auto")
+
+
+def run(circuit, shape=None):
+    """The circuit as a function of its parameters and inputs."""
+    tape = lower(circuit)
+    shape = shape or shape_of(tape)
+    padded = pad(tape, shape)
+    return lambda params, x: executor.expectations(padded, params, x, shape)
+
+
+@cache
+def reference(name):
+    """What PennyLane has for a circuit."""
+    circuit = CIRCUITS[name]
+    return pennylane(circuit, *inputs_of(circuit))
+
+
+@pytest.mark.parametrize("name", CIRCUITS)
+def test_values_and_gradients_are_those_of_pennylane(kernel, name):
+    circuit = CIRCUITS[name]
+    params, x, weight = inputs_of(circuit)
+    with jax.enable_x64(True):
+        exact = jax.device_get(differentiated(run(circuit), weight)(params, x))
+    assert_close(exact, reference(name), 1e-12)
+    params, x, weight = (np.float32(array) for array in (params, x, weight))
+    slopes, values = jax.device_get(differentiated(run(circuit), weight)(params, x))
+    assert_close(values, reference(name)[1], 1e-6)
+    assert_close(slopes, reference(name)[0], 2e-6)  # of the largest; PennyLane's own in float32 are up to 0.9e-6 off
+
+
+def assert_close(actual, expected, tolerance):
+    """Compares to ``tolerance`` of the largest entry of each array, at least of 1."""
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, np.abs(b).max()))
+
+
+def test_the_kernel_gives_the_same_bits_alone_and_in_a_batch(kernel):
+    """Circuits of different depth and width as lanes of one call, padded, with other numbers of samples to each."""
+    names = ["random 2", "random 5", "re-uploading"]
+    circuits = [CIRCUITS[name] for name in names]
+    tapes = [lower(circuit) for circuit in circuits]
+    shape = reduce(TapeShape.merge, map(shape_of, tapes))
+    batch, features = 150, max(circuit.num_inputs for circuit in circuits)
+    count = max(circuit.num_params for circuit in circuits)
+    drawn = [inputs_of(circuit, batch) for circuit in circuits]
+    params = np.stack([np.pad(p, (0, count - len(p))) for p, _, _ in drawn]).astype(np.float32)
+    x = np.stack([np.pad(x, ((0, features - len(x)), (0, 0))) for _, x, _ in drawn]).astype(np.float32)
+    weight = np.stack([np.pad(w, ((0, shape.num_observables - len(w)), (0, 0))) for _, _, w in drawn])
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(pad(tape, shape) for tape in tapes))
+
+    def loss(params, x, tape, weight):
+        values = executor.expectations(tape, params, x, shape)
+        return (values * weight).sum(), values
+
+    batched = jax.jit(jax.vmap(jax.grad(loss, argnums=(0, 1), has_aux=True)))(params, x, stacked, np.float32(weight))
+    for lane, circuit in enumerate(circuits):
+        own_params, own_x, own_weight = (np.float32(array) for array in drawn[lane])
+        (by_params, by_x), values = differentiated(run(circuit), own_weight)(own_params, own_x)
+        (got_params, got_x), got = jax.tree.map(lambda leaf, lane=lane: leaf[lane], batched)
+        pairs = [(got[: len(values)], values), (got_params[: len(by_params)], by_params), (got_x[: len(by_x)], by_x)]
+        for a, b in pairs:
+            if kernel == "jax":
+                np.testing.assert_allclose(a, b, rtol=0, atol=2e-6 * max(1, np.abs(b).max()))
+            else:
+                np.testing.assert_array_equal(a, b)
+        assert not np.any(got[len(values) :]) and not np.any(got_params[len(by_params) :])
+
+
+def test_a_kernel_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(fused_cpu, "library", lambda: None)
+    monkeypatch.setattr(executor, "_chosen", "auto")
+    with pytest.raises(UserError, match="kernel cpu: it was not built"):
+        executor.choose("cpu")
+    with pytest.raises(UserError, match="unknown kernel 'quick': accepted: auto, cpu, jax"):
+        executor.choose("quick")
+    assert executor.current() == "jax"
