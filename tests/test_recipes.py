@@ -15,7 +15,7 @@ DQN = {
     "importance_exponent": 0.4,
 }  # fmt: skip
 KEPT = {"ppo": {"normalize_rewards": False}, "dqn": DQN, "sac": {"noise_period": 1, "decay_learning_rates": False}}
-KEPT_OF_TENSORS = {"num_nodes_to_decompose": 0}
+KEPT_OF_NETWORKS = {"mlp": {}, "tmlp": {"num_nodes_to_decompose": 0}, "drpqc": {"observable_type": "full"}}
 
 
 def test_every_algorithm_goes_with_every_network():
@@ -24,14 +24,14 @@ def test_every_algorithm_goes_with_every_network():
             assert {f"{algorithm}_{network}", f"{algorithm}_{network}_no_network_search"} <= set(recipe_names())
 
 
-@pytest.mark.parametrize("network", ["mlp", "tmlp"])
+@pytest.mark.parametrize("network", ["mlp", "tmlp", "drpqc"])
 @pytest.mark.parametrize("algorithm", KEPT)
 def test_the_benchmark_keeps_what_was_published(algorithm, network):
     recipe = get_recipe(f"{BENCHMARK}{algorithm}_{network}")
     kept = {name: value for name, value in flatten(recipe.defaults).items() if name not in recipe.space}
     roles = {name.split(".")[0] for name in recipe.space if "." in name}
-    tensors = {f"{role}.{name}": value for role in roles for name, value in KEPT_OF_TENSORS.items()}
-    assert kept == KEPT[algorithm] | (tensors if network == "tmlp" else {})
+    own = {f"{role}.{name}": value for role in roles for name, value in KEPT_OF_NETWORKS[network].items()}
+    assert kept == KEPT[algorithm] | own
 
 
 @pytest.mark.parametrize("name", ["dqn_mlp", "sac_mlp", "pqn_tmlp"])

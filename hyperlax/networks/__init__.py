@@ -10,5 +10,6 @@ NETWORKS = Lazy(
         "mlp": "hyperlax.networks.mlp:MLP",
         "tmlp": "hyperlax.networks.tmlp:TMLP",
         "cnn": "hyperlax.networks.cnn:CNN",
+        "drpqc": "hyperlax.networks.pqc:DRPQC",
     }
 )

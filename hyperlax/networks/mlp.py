@@ -87,7 +87,9 @@ class MLP:
         """Returns initial parameters as they are."""
         return params
 
-    def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    def initial(
+        self, name: str, shape: tuple[int, ...], rng: np.random.Generator, inputs: tuple[int, ...]
+    ) -> np.ndarray:
         """Returns the initial value of a parameter: orthogonal kernels, zero biases, unit scales."""
         if name == "kernel":
             return orthogonal(shape, np.sqrt(2), rng)

@@ -41,7 +41,9 @@ class TorsoFamily(Protocol):
 
     def shape(self, inputs: tuple[int, ...]) -> Any: ...
     def traced(self, shape: Any) -> Any: ...
-    def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray: ...
+    def initial(
+        self, name: str, shape: tuple[int, ...], rng: np.random.Generator, inputs: tuple[int, ...]
+    ) -> np.ndarray: ...
     def finish(self, params: Any) -> Any: ...
 
 
@@ -108,7 +110,7 @@ class Network:
             return orthogonal(shape, self.gain, rng)
         if path == ["head", "bias"]:
             return np.zeros(shape, np.float32)
-        return family.initial(path[-1], shape, rng).astype(np.float32)
+        return family.initial(path[-1], shape, rng, self.inputs).astype(np.float32)
 
     def export(self, params: Params, family: TorsoFamily) -> Params:
         """Returns the parameters of one lane cut to the network's exact size."""

@@ -140,7 +140,9 @@ class TMLP:
         bonds = self.bond_dim ** (count - 1)
         return (GAIN**2 / (self.hidden_dim * bonds)) ** (1 / (2 * count)) / self.stored
 
-    def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    def initial(
+        self, name: str, shape: tuple[int, ...], rng: np.random.Generator, inputs: tuple[int, ...]
+    ) -> np.ndarray:
         """Returns the initial value of a parameter; cores are drawn from a normal distribution."""
         if name == "kernel":
             return orthogonal(shape, GAIN, rng)

@@ -36,6 +36,7 @@ NETWORKS: dict[str, dict[str, Distribution]] = {
         "use_layer_norm": Fixed(False),
         "activation": ACTIVATION,
     },
+    "drpqc": {"n_layers": Categorical((5, 10, 15)), "n_vstack": Categorical((1, 2, 3))},
 }
 
 

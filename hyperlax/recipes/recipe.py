@@ -101,7 +101,9 @@ def _with_network(algorithm: str, family: str) -> Recipe:
     defaults = known()
     usual = getattr(defaults, roles[0])
     if not isinstance(usual, network):
-        own = network(use_layer_norm=True) if getattr(usual, "use_layer_norm", False) else network()
+        own = network()
+        if getattr(usual, "use_layer_norm", False) and hasattr(own, "use_layer_norm"):
+            own = network(use_layer_norm=True)
         defaults = known(**dict.fromkeys(roles, own))
     return Recipe(
         name=f"{algorithm}_{family}",

@@ -26,7 +26,10 @@ from hyperlax.environments import make, vector
 from hyperlax.networks.cnn import CNN
 from hyperlax.networks.mlp import ACTIVATIONS, MLP
 from hyperlax.networks.padding import pad
+from hyperlax.networks.pqc import CircuitFamily
 from hyperlax.networks.tmlp import TMLP
+from hyperlax.quantum.circuit import ENTANGLERS, Builder
+from hyperlax.spaces import Fixed, hyperparameter
 
 TOTAL_TIMESTEPS, TICKS = 250, (1, 3)
 
@@ -75,6 +78,36 @@ def random_cnn(rng):
 
 def largest_cnn():
     return CNN((4, 5), 3, (9, 8), "relu", True)
+
+
+@dataclass(frozen=True)
+class AnyPQC(CircuitFamily):
+    """A circuit of one's own, with every kind of gate, angle and Pauli word in any order."""
+
+    n_qubits: int = hyperparameter(2, Fixed(2), kind="structural", description="qubits")
+    n_gates: int = hyperparameter(9, Fixed(9), kind="structural", description="gates")
+    draw: int = hyperparameter(0, Fixed(0), kind="structural", description="which circuit")
+
+    def circuit(self, num_features):
+        rng = np.random.default_rng(self.draw)
+        circuit = Builder(self.n_qubits)
+        for i in range(self.n_gates):
+            if i % 3 == 2 and self.n_qubits > 1:
+                circuit.couple(str(rng.choice(ENTANGLERS)), *map(int, rng.choice(self.n_qubits, 2, replace=False)))
+            else:
+                angle = circuit.encode(i % num_features, circuit.parameter(-1, 1), circuit.parameter(0, 1))
+                angle = replace(angle, constant=float(rng.normal()))
+                circuit.rotate(str(rng.choice(list("xyz"))), int(rng.integers(self.n_qubits)), angle)
+        return circuit.build("".join(rng.choice(list("XYZ"), self.n_qubits)) for _ in range(self.n_qubits))
+
+
+def random_pqc(rng):
+    """Different depth, width, gates and observables."""
+    return AnyPQC(int(rng.integers(1, 4)), int(rng.integers(4, 12)), int(rng.integers(1000)))
+
+
+def largest_pqc():
+    return AnyPQC(4, 40, 0)
 
 
 def random_ppo(rng, network):
@@ -321,6 +354,7 @@ NETWORKS = {
     "mlp": Family(random_mlp, largest_mlp),
     "tmlp": Family(random_tmlp, largest_tmlp),
     "cnn": Family(random_cnn, largest_cnn),
+    "pqc": Family(random_pqc, largest_pqc),
 }
 CASES = {
     "ppo-mlp-discrete": Case("ppo", "mlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=198),
@@ -330,6 +364,8 @@ CASES = {
     "pqn-cnn": Case("pqn", "cnn", "gymnax.breakout", seed=0),
     "sac-mlp-continuous": Case("sac", "mlp", "gymnax.pendulum", (("max_episode_steps", 6),), seed=11),
     "ppo-tmlp": Case("ppo", "tmlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=514),
+    "ppo-pqc": Case("ppo", "pqc", "gymnax.cartpole", (("max_episode_steps", 15),), seed=3),
+    "sac-pqc": Case("sac", "pqc", "gymnax.pendulum", (("max_episode_steps", 6),), seed=1),
     "pqn-mlp": Case("pqn", "mlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=5),
 }
 

@@ -6,6 +6,7 @@ import pytest
 
 from hyperlax.networks.cnn import CNN
 from hyperlax.networks.mlp import MLP
+from hyperlax.networks.pqc import DRPQC
 from hyperlax.networks.tmlp import TMLP
 
 FAMILIES = {
@@ -30,6 +31,7 @@ FAMILIES = {
             CNN((4, 3), 2, (5, 3), "silu", True),
         ],
     ),
+    "drpqc": ((4,), [DRPQC(1, 2), DRPQC(3, 1, "zz"), DRPQC(2, 3, "single"), DRPQC(2, 1, "half")]),
 }
 
 
