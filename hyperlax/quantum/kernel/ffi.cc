@@ -3,6 +3,8 @@
 // The work is cut into chunks of a few vectors of samples of one lane, the same whatever the number of threads, lanes
 // or devices; each chunk has its own sums, added up in order. So a lane's results are the same alone and in a batch.
 
+#include "xla/ffi/api/ffi.h"
+
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -10,8 +12,7 @@
 #include <memory>
 #include <mutex>
 
-#include "simulate.h"
-#include "xla/ffi/api/ffi.h"
+#include "states.h"
 
 namespace ffi = xla::ffi;
 
@@ -40,7 +41,9 @@ struct Operands {
   typedef ffi::NativeType<real> T;
 
   int64_t lanes() const { return sizes.element_count() / 3; }
-  int64_t angles() const { return axis.dimensions().end()[-3] * axis.dimensions().end()[-2] * axis.dimensions().back(); }
+  int64_t angles() const {
+    return axis.dimensions().end()[-3] * axis.dimensions().end()[-2] * axis.dimensions().back();
+  }
   int64_t features() const { return inputs.dimensions().end()[-2]; }
   int64_t samples() const { return inputs.dimensions().back(); }
   int64_t observables() const { return flips.dimensions().back(); }
@@ -51,7 +54,7 @@ struct Operands {
     const int64_t words = observables(), tables = source.dimensions().end()[-2] * source.dimensions().back();
     lane.num_layers = own[0], lane.num_qubits = own[1], lane.num_observables = own[2];
     lane.max_qubits = axis.dimensions().end()[-2], lane.max_rotations = axis.dimensions().back();
-    lane.num_states = source.dimensions().back(), lane.num_samples = samples();
+    lane.num_states = source.dimensions().back(), lane.num_features = features(), lane.num_samples = samples();
     lane.axis = axis.typed_data() + i * angles();
     lane.feature = feature.typed_data() + i * angles();
     lane.offset = offset.typed_data() + i * angles();
@@ -102,36 +105,51 @@ void in_parallel(ffi::ThreadPool& pool, int64_t count, const std::function<void(
   shared->all_done.wait(lock, [&] { return shared->done.load() == count; });
 }
 
+struct Key {  // of what a thread has prepared
+  int64_t call, lane;
+};
+
+int64_t next_call() {
+  static std::atomic<int64_t> calls{0};
+  return calls.fetch_add(1);
+}
+
+// What a thread works in, kept so that nothing is allocated again.
+template <typename T>
+Block<T>& own_block() {
+  thread_local Block<T> block;
+  return block;
+}
+
 // The vectors of one chunk.
 template <typename T>
-HYPERLAX_INLINE void forward_chunk(const Lane<T>& lane, int64_t begin, int64_t end, T* values) {
-  thread_local Block<T> block;
-  block.begin(lane);
+HYPERLAX_INLINE void forward_chunk(Block<T>& block, const Lane<T>& lane, Key key, int64_t begin, int64_t end,
+                                   T* values) {
+  block.begin(lane, key.call, key.lane);
   for (int64_t first = begin; first < end; first += Block<T>::kSamples)
     block.forward(lane, first, std::min<int64_t>(Block<T>::kSamples, end - first), values);
 }
 
 template <typename T>
-HYPERLAX_INLINE void backward_chunk(const Lane<T>& lane, int64_t begin, int64_t end, T* offset, T* scale, T* input) {
-  thread_local Block<T> block;
-  block.begin(lane);
+HYPERLAX_INLINE void backward_chunk(Block<T>& block, const Lane<T>& lane, Key key, int64_t begin, int64_t end,
+                                    T* by_offset, T* by_scale, T* by_input) {
+  block.begin(lane, key.call, key.lane);
+  block.begin_sums();
   for (int64_t first = begin; first < end; first += Block<T>::kSamples)
-    block.backward(lane, first, std::min<int64_t>(Block<T>::kSamples, end - first), input);
-  block.finish(lane, offset, scale);
+    block.backward(lane, first, std::min<int64_t>(Block<T>::kSamples, end - first), by_input);
+  block.finish(lane, by_offset, by_scale);
 }
 
-HYPERLAX_CLONES void forward_of(const Lane<float>& lane, int64_t a, int64_t b, float* values) {
-  forward_chunk(lane, a, b, values);
-}
-HYPERLAX_CLONES void forward_of(const Lane<double>& lane, int64_t a, int64_t b, double* values) {
-  forward_chunk(lane, a, b, values);
-}
-HYPERLAX_CLONES void backward_of(const Lane<float>& lane, int64_t a, int64_t b, float* o, float* s, float* x) {
-  backward_chunk(lane, a, b, o, s, x);
-}
-HYPERLAX_CLONES void backward_of(const Lane<double>& lane, int64_t a, int64_t b, double* o, double* s, double* x) {
-  backward_chunk(lane, a, b, o, s, x);
-}
+#define HYPERLAX_CHUNKS(T)                                                                                          \
+  HYPERLAX_CLONES void forward_of(Block<T>& block, const Lane<T>& lane, Key key, int64_t a, int64_t b, T* values) { \
+    forward_chunk(block, lane, key, a, b, values);                                                                  \
+  }                                                                                                                 \
+  HYPERLAX_CLONES void backward_of(Block<T>& block, const Lane<T>& lane, Key key, int64_t a, int64_t b, T* o, T* s, \
+                                   T* x) {                                                                          \
+    backward_chunk(block, lane, key, a, b, o, s, x);                                                                \
+  }
+HYPERLAX_CHUNKS(float)
+HYPERLAX_CHUNKS(double)
 
 template <ffi::DataType real>
 ffi::Error forward(ffi::ThreadPool pool, ffi::Buffer<ffi::S32> sizes, ffi::Buffer<ffi::S32> axis,
@@ -145,9 +163,11 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Buffer<ffi::S32> sizes, ffi::Buffe
   std::memset(out, 0, values->size_bytes());
   const int64_t size = kVectorsPerChunk * Block<T>::kSamples, samples = all.samples();
   const int64_t chunks = (samples + size - 1) / size;
+  const int64_t call = next_call();
   in_parallel(pool, all.lanes() * chunks, [&](int64_t item) {
     const int64_t lane = item / chunks, begin = item % chunks * size;
-    forward_of(all.lane(lane), begin, std::min(begin + size, samples), out + lane * all.observables() * samples);
+    forward_of(own_block<T>(), all.lane(lane), {call, lane}, begin, std::min(begin + size, samples),
+               out + lane * all.observables() * samples);
   });
   return ffi::Error::Success();
 }
@@ -166,12 +186,14 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::Buffer<ffi::S32> sizes, ffi::Buff
   const int64_t size = kVectorsPerChunk * Block<T>::kSamples, samples = all.samples(), angles = all.angles();
   const int64_t chunks = (samples + size - 1) / size;
   std::vector<T> sums(2 * all.lanes() * chunks * angles);
+  const int64_t call = next_call();
   in_parallel(pool, all.lanes() * chunks, [&](int64_t item) {
     const int64_t i = item / chunks, begin = item % chunks * size;
     Lane<T> lane = all.lane(i);
     lane.weights = weights.typed_data() + i * all.observables() * samples;
     T* own = sums.data() + 2 * item * angles;
-    backward_of(lane, begin, std::min(begin + size, samples), own, own + angles, input + i * all.features() * samples);
+    backward_of(own_block<T>(), lane, {call, i}, begin, std::min(begin + size, samples), own, own + angles,
+                input + i * all.features() * samples);
   });
   for (int64_t i = 0; i < all.lanes(); ++i) {
     T *offsets = by_offset->typed_data() + i * angles, *scales = by_scale->typed_data() + i * angles;
@@ -219,10 +241,8 @@ auto backward_binding() {
 }  // namespace hyperlax
 
 #pragma GCC visibility push(default)
-XLA_FFI_DEFINE_HANDLER_SYMBOL(hyperlax_forward_f32, hyperlax::forward<ffi::F32>,
-                              hyperlax::forward_binding<ffi::F32>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(hyperlax_forward_f64, hyperlax::forward<ffi::F64>,
-                              hyperlax::forward_binding<ffi::F64>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(hyperlax_forward_f32, hyperlax::forward<ffi::F32>, hyperlax::forward_binding<ffi::F32>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(hyperlax_forward_f64, hyperlax::forward<ffi::F64>, hyperlax::forward_binding<ffi::F64>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(hyperlax_backward_f32, hyperlax::backward<ffi::F32>,
                               hyperlax::backward_binding<ffi::F32>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(hyperlax_backward_f64, hyperlax::backward<ffi::F64>,
