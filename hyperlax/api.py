@@ -32,6 +32,7 @@ from hyperlax.engine.sweep import Sweep
 from hyperlax.environments import Discrete, Environment, make
 from hyperlax.errors import RunFailed, UserError, unknown
 from hyperlax.networks import NETWORKS
+from hyperlax.quantum import executor
 from hyperlax.recipes import Recipe, RunLength, get_recipe
 from hyperlax.recipes import run_length as to_run_length
 from hyperlax.results.directory import create_run_directory
@@ -74,6 +75,7 @@ def sweep(
     sequential: bool = False,
     group_by_structure: bool = False,
     num_devices: int | None = None,
+    kernel: str = "auto",
     memory_limit_gib: float | None = None,
     winner_seeds: int | None = None,
     output_root: str | os.PathLike[str] = "results",
@@ -102,6 +104,7 @@ def sweep(
         sequential: one (sample, seed) after the other, each in its exact shape.
         group_by_structure: one program for each distinct structure.
         num_devices: devices to use, all by default.
+        kernel: what simulates quantum circuits, see :func:`hyperlax.quantum.executor.choose`.
         memory_limit_gib: what lanes may use; by default 80% of what there is, or of what is free if that is too little.
         winner_seeds: fresh seeds on which the best sample is trained again, so that its score is not
             that of a selection; by default as many as ``num_seeds``, 0 for not at all.
@@ -118,6 +121,7 @@ def sweep(
         UserError: an argument is wrong; the message says what is accepted.
     """
     devices.configure()
+    executor.choose(kernel)
     recipe, env = get_recipe(recipe), make(env) if isinstance(env, str) else env
     length = to_run_length(
         run_length, num_seeds=num_seeds, num_evaluations=num_evaluations, num_eval_episodes=num_eval_episodes
@@ -393,6 +397,7 @@ def _info(
         },
         "devices": [str(device) for device in mesh.devices.flat],
         "device_kind": mesh.devices.flat[0].device_kind,
+        "kernel": executor.current(),
         "predicted_seconds": round(plan.seconds, 1),
         "predicted_padding": round(plan.padding, 4),
         "programs": plan.as_rows(),

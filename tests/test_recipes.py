@@ -15,7 +15,11 @@ DQN = {
     "importance_exponent": 0.4,
 }  # fmt: skip
 KEPT = {"ppo": {"normalize_rewards": False}, "dqn": DQN, "sac": {"noise_period": 1, "decay_learning_rates": False}}
-KEPT_OF_NETWORKS = {"mlp": {}, "tmlp": {"num_nodes_to_decompose": 0}, "drpqc": {"observable_type": "full"}}
+KEPT_OF_NETWORKS = {
+    "mlp": {},
+    "tmlp": {"num_nodes_to_decompose": 0},
+    "drpqc": {"observable_type": "full", "scale_outputs": False},
+}
 
 
 def test_every_algorithm_goes_with_every_network():

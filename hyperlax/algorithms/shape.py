@@ -314,6 +314,12 @@ class Shape:
         """Returns the number of trained parameters, padding included."""
         return sum(role.num_params() for role in self.roles)
 
+    def most_memory(self) -> str:
+        """Returns the words in which a message says what to make smaller."""
+        if sum(role.networks.num_traced() + 4 * role.networks.num_units() for role in self.roles) > 2**20:
+            return "the size of the networks decides"
+        return "total_buffer_size decides" if self.capacity else "total_num_envs and rollout_length decide"
+
     def memory(self, env_numbers: int, num_episodes: int) -> tuple[int, int]:
         """Returns bytes that one lane keeps, and bytes that it needs while it works.
 
@@ -329,4 +335,5 @@ class Shape:
         units = sum(role.copies * role.num_units() for role in self.roles)
         batch = max(*self.chunks, min(rows, max(256, self.num_envs)))
         training = rows * (self.rollout_width + env_numbers) + 4 * batch * units + 6 * params
+        kept += sum(role.networks.num_traced() for role in self.roles)
         return 4 * (2 * kept + replay), 4 * max(training, 4 * num_episodes * (units + env_numbers))

@@ -127,6 +127,15 @@ NumDevices = Annotated[
         "results do not depend on it.",
     ),
 ]
+Kernel = Annotated[
+    str,
+    typer.Option(
+        "--kernel",
+        metavar="auto|cpu|jax",
+        help="What simulates quantum circuits: cpu is the fused kernel in C++, jax runs on any device, auto takes the "
+        "first where it was built. `hyperlax doctor` says whether it was.",
+    ),
+]
 MemoryLimit = Annotated[
     float | None,
     typer.Option(

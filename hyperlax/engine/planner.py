@@ -220,7 +220,7 @@ class Planner:
         each = min(-(-num_tasks // self.num_devices), max(1, self.max_lanes // self.num_devices))
         share = self.memory // self.num_devices
         if share < kept + working:
-            decides = "total_buffer_size decides" if shape.capacity else "total_num_envs and rollout_length decide"
+            decides = shape.most_memory()
             where = f"a lane on each of {self.num_devices} devices" if self.num_devices > 1 else "a lane"
             fewer = "; fewer devices need less" if self.num_devices > 1 else ""
             raise MemoryShortage(

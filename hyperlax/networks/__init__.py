@@ -10,6 +10,7 @@ NETWORKS = Lazy(
         "mlp": "hyperlax.networks.mlp:MLP",
         "tmlp": "hyperlax.networks.tmlp:TMLP",
         "cnn": "hyperlax.networks.cnn:CNN",
+        "hepqc": "hyperlax.networks.pqc:HEPQC",
         "drpqc": "hyperlax.networks.pqc:DRPQC",
     }
 )

@@ -112,6 +112,10 @@ class Alternatives:
         """Returns the number of parameters of the largest alternative."""
         return max(shape.num_params(self.num_inputs, num_outputs) for shape in self.shapes)
 
+    def num_traced(self) -> int:
+        """Returns the numbers that a lane brings beside its parameters, of all alternatives."""
+        return sum(_num_traced(shape) for shape in self.shapes)
+
     def num_units(self) -> int:
         """Returns the hidden units of the largest alternative: activations of one input."""
         return max(shape.num_units() for shape in self.shapes)
@@ -120,6 +124,11 @@ class Alternatives:
 @lru_cache(maxsize=4096)
 def _index(shapes: tuple[Any, ...], exact: Any) -> int:
     return next(i for i, shape in enumerate(shapes) if _holds(shape, exact))
+
+
+@lru_cache(maxsize=4096)
+def _num_traced(shape: Any) -> int:
+    return sum(np.size(leaf) for leaf in jax.tree.leaves(shape.blank()))
 
 
 def _holds(shape: Any, exact: Any) -> bool:

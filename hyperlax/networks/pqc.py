@@ -6,25 +6,34 @@ looks like is data (:mod:`hyperlax.quantum.circuit`), so that lanes of different
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from hyperlax.quantum import circuit as circuits
+from hyperlax.quantum import executor
 from hyperlax.quantum.circuit import Circuit
-from hyperlax.quantum.executor import expectations
 from hyperlax.quantum.tape import Tape, TapeShape, lower, pad, shape_of
-from hyperlax.spaces import Categorical, Check, Fixed, at_least, hyperparameter
-
-known_measurement = Check(lambda name: name in circuits.MEASUREMENTS, f"one of {', '.join(circuits.MEASUREMENTS)}")
+from hyperlax.spaces import Categorical, Check, Fixed, at_least, hyperparameter, one_of
 
 
+@dataclass(frozen=True, kw_only=True)
 class CircuitFamily:
     """What families of circuits have in common; a family adds hyperparameters and :meth:`circuit`."""
+
+    observable_type: str = hyperparameter(
+        "full", Fixed("full"), kind="structural", check=one_of(*circuits.MEASUREMENTS),
+        description="what is measured: Z of every qubit (full), of half of them, of one (single), or zz of neighbours",
+    )  # fmt: skip
+    scale_outputs: bool = hyperparameter(
+        False, Fixed(False), kind="structural", description="multiply each expectation value by a trainable number"
+    )
 
     def circuit(self, num_features: int) -> Circuit:
         """Returns the circuit for so many inputs.
@@ -36,17 +45,18 @@ class CircuitFamily:
 
     def shape(self, inputs: tuple[int, ...]) -> CircuitShape:
         """Returns the static shape of exactly this network; inputs are flattened."""
-        circuit, tape = _lowered(self, inputs)
-        return CircuitShape(shape_of(tape), circuit.num_params, inputs, len(circuit.gates))
+        circuit = _circuit(self, inputs)
+        return CircuitShape(shape_of(circuit), circuit.num_params, inputs, self.scale_outputs)
 
     def traced(self, shape: CircuitShape) -> CircuitLane:
         """Returns this network's place inside ``shape`` as values that may differ between lanes."""
-        return CircuitLane(pad(_lowered(self, shape.inputs)[1], shape.tape))
+        return CircuitLane(pad(lower(_circuit(self, shape.inputs)), shape.tape), np.bool_(self.scale_outputs))
 
     def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator, inputs: tuple[int, ...]) -> Any:
-        """Returns the initial angles and scales, each uniform in the circuit's interval for it."""
-        del name, shape
-        low, high = np.array(_lowered(self, inputs)[0].initial).T
+        """Returns the initial angles and scales, each uniform in the circuit's interval for it; outputs as they are."""
+        if name == "output_scale":
+            return np.ones(shape)
+        low, high = np.array(_circuit(self, inputs).initial).T
         return rng.uniform(low, high)
 
     def finish(self, params: Any) -> Any:
@@ -55,9 +65,9 @@ class CircuitFamily:
 
 
 @cache
-def _lowered(family: Any, inputs: tuple[int, ...]) -> tuple[Circuit, Tape]:
-    circuit = family.circuit(int(np.prod(inputs)))
-    return circuit, lower(circuit)
+def _circuit(family: Any, inputs: tuple[int, ...]) -> Circuit:
+    circuit: Circuit = family.circuit(math.prod(inputs))
+    return circuit
 
 
 @dataclass(frozen=True)
@@ -72,14 +82,43 @@ class DRPQC(CircuitFamily):
         1, Categorical((1, 2, 3, 4, 5)), kind="structural", description="qubits that see the same three features",
         check=at_least(1),
     )  # fmt: skip
-    observable_type: str = hyperparameter(
-        "full", Fixed("full"), kind="structural", check=known_measurement,
-        description="what is measured: Z of every qubit (full), of half of them, of one (single), or zz of neighbours",
-    )  # fmt: skip
 
     def circuit(self, num_features: int) -> Circuit:
         """Returns the circuit for so many inputs."""
         return circuits.data_reuploading(num_features, self.n_layers, self.n_vstack, self.observable_type)
+
+
+@dataclass(frozen=True)
+class HEPQC(CircuitFamily):
+    """Hyperparameters of a hardware-efficient circuit (Kandala et al., 2017) into which inputs are encoded again."""
+
+    n_layers: int = hyperparameter(
+        5, Categorical((1, 2, 5, 10)), kind="structural", description="layers, each of which encodes all inputs",
+        check=at_least(1),
+    )  # fmt: skip
+    n_qubits: int = hyperparameter(
+        4, Categorical((2, 4, 6, 8)), kind="structural", description="qubits; feature f is on qubit f % n_qubits",
+        check=at_least(1),
+    )  # fmt: skip
+    rotations: str = hyperparameter(
+        "yz", Fixed("yz"), kind="structural", description="axes of the trainable rotations of a layer, in order",
+        check=Check(lambda axes: axes != "" and set(axes) <= set(circuits.ROTATIONS), "letters of xyz"),
+    )  # fmt: skip
+    entangler: str = hyperparameter(
+        "cz", Categorical(circuits.ENTANGLERS), kind="structural", description="two-qubit gate",
+        check=one_of(*circuits.ENTANGLERS),
+    )  # fmt: skip
+    pattern: str = hyperparameter(
+        "ring", Categorical(circuits.PATTERNS[2:]), kind="structural", description="which qubits it couples",
+        check=one_of(*circuits.PATTERNS),
+    )  # fmt: skip
+
+    def circuit(self, num_features: int) -> Circuit:
+        """Returns the circuit for so many inputs."""
+        layers, qubits, measured = self.n_layers, self.n_qubits, self.observable_type
+        return circuits.hardware_efficient(
+            num_features, layers, qubits, self.rotations, self.entangler, self.pattern, measured
+        )
 
 
 @dataclass(frozen=True)
@@ -90,13 +129,13 @@ class CircuitShape:
         tape: sizes of the tape.
         parameters: most of any lane.
         inputs: shape of one input.
-        num_gates: most gates of any lane.
+        scales: whether outputs of any lane are multiplied by parameters.
     """
 
     tape: TapeShape
     parameters: int
     inputs: tuple[int, ...]
-    num_gates: int
+    scales: bool = False
 
     def describe(self) -> str:
         """Returns the sizes in a few words."""
@@ -108,7 +147,7 @@ class CircuitShape:
             self.tape.merge(other.tape),
             max(self.parameters, other.parameters),
             self.inputs,
-            max(self.num_gates, other.num_gates),
+            self.scales or other.scales,
         )
 
     def is_alike(self, other: Any) -> bool:
@@ -125,7 +164,8 @@ class CircuitShape:
             Tape(
                 integers(3), integers(angles), np.zeros(angles), integers(angles), integers(angles), integers(angles),
                 integers(states), np.zeros(states, np.float32), *words,
-            )
+            ),
+            np.bool_(False),
         )  # fmt: skip
 
     def flops(self, num_inputs: int, num_outputs: int) -> int:
@@ -136,17 +176,22 @@ class CircuitShape:
         return turns * (14 * 2**t.num_qubits + 60 * t.num_rotations) + 2 * t.num_observables * num_outputs
 
     def flops_per_call(self) -> int:
-        """Returns what a call costs whatever the number of its inputs: nothing."""
-        return 0
+        """Returns what a call costs whatever the number of its inputs: half a vector of samples."""
+        return 8 * self.flops(0, 0)
 
     def num_params(self, num_inputs: int, num_outputs: int) -> int:
         """Returns the number of parameters, padding included."""
         del num_inputs
-        return self.parameters + (self.tape.num_observables + 1) * num_outputs
+        scales = self.tape.num_observables if self.scales else 0
+        return self.parameters + scales + (self.tape.num_observables + 1) * num_outputs
 
     def num_units(self) -> int:
-        """Returns numbers that are kept of one input: the expectation values, and two states."""
-        return self.tape.num_observables + 4 * 2**self.tape.num_qubits
+        """Returns numbers that are kept of one input: the expectation values, and two states.
+
+        The kernel has the states of a few samples at a time, as much as an eighth of a number of each of some hundred.
+        """
+        amplitudes = 2**self.tape.num_qubits
+        return self.tape.num_observables + (amplitudes // 8 if executor.current() == "cpu" else 4 * amplitudes)
 
     def torso(self) -> CircuitTorso:
         """Returns the flax module compiled for this shape."""
@@ -154,9 +199,10 @@ class CircuitShape:
 
 
 class CircuitLane(NamedTuple):
-    """One lane's circuit (all traced)."""
+    """One lane's circuit and whether its outputs are scaled (all traced)."""
 
     tape: Tape
+    scaled: Any
 
 
 class CircuitTorso(nn.Module):
@@ -168,4 +214,8 @@ class CircuitTorso(nn.Module):
     def __call__(self, x: jax.Array, lane: CircuitLane) -> jax.Array:
         """Maps ``(features, batch)`` to ``(observables, batch)``; padded observables are zero."""
         params = self.param("circuit", nn.initializers.zeros, (self.shape.parameters,))
-        return expectations(lane.tape, params, x, self.shape.tape)
+        values = executor.expectations(lane.tape, params, x, self.shape.tape)
+        if not self.shape.scales:
+            return values
+        scale = self.param("output_scale", nn.initializers.ones, (self.shape.tape.num_observables,))
+        return values * jnp.where(lane.scaled, scale, 1)[:, None]

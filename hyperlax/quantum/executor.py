@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import numpy as np
 
 from hyperlax.errors import UserError, unknown
 from hyperlax.quantum import fused_cpu, state_vector
@@ -49,6 +50,11 @@ def expectations(tape: Tape, params: jax.Array, inputs: jax.Array, shape: TapeSh
     Returns:
         ``(observables, batch)`` in [-1, 1]; zero for observables that are padding.
     """
+    for name, array in (("params", params), ("inputs", inputs)):
+        if getattr(array, "dtype", None) == np.float64 and not jax.config.read(
+            "jax_enable_x64"
+        ):  # which JAX would round
+            raise UserError(f"{name} in double precision: accepted only with jax.config.update('jax_enable_x64', True)")
     if current() == "cpu":
         return fused_cpu.expectations(tape, params, inputs)
     return state_vector.expectations(tape, params, inputs, permutes=shape.permutes, only_z=shape.only_z)

@@ -94,15 +94,15 @@ class TapeShape:
 @dataclass
 class _Layer:
     rotations: list[list[tuple[int, Angle]]]
-    source: np.ndarray
-    sign: np.ndarray
+    couplings: list[tuple[str, int, int]]
 
 
-def shape_of(tape: Tape) -> TapeShape:
-    """Returns the sizes of a host tape."""
-    layers, qubits, rotations = tape.axis.shape
-    permutes = bool((tape.source != np.arange(tape.source.shape[1])).any())
-    return TapeShape(qubits, layers, rotations, len(tape.flips), permutes, not tape.flips.any())
+def shape_of(circuit: Circuit) -> TapeShape:
+    """Returns the sizes of a circuit's tape, without making it: of a wide one it may not fit the memory."""
+    layers = _placed(circuit)
+    permutes = any(gate.name == "cnot" for gate in circuit.gates)
+    only_z = not any(set(word) & set("XY") for word in circuit.observables)
+    return TapeShape(circuit.num_qubits, len(layers), _depth(layers), len(circuit.observables), permutes, only_z)
 
 
 def lower(circuit: Circuit) -> Tape:
@@ -111,14 +111,17 @@ def lower(circuit: Circuit) -> Tape:
     Each rotation goes to the earliest layer behind the last two-qubit gate of its qubit, each two-qubit gate to the
     earliest layer that has the rotations of both qubits before it.
     """
+    return _as_arrays(circuit, _placed(circuit))
+
+
+def _placed(circuit: Circuit) -> list[_Layer]:
     n = circuit.num_qubits
-    states = np.arange(2**n)
     layers: list[_Layer] = []
     rotated, coupled = [0] * n, [-1] * n  # by qubit: the layer of its last rotations, of its last two-qubit gate
 
     def layer(index: int) -> _Layer:
         while len(layers) <= index:
-            layers.append(_Layer([[] for _ in range(n)], states.copy(), np.ones(2**n)))
+            layers.append(_Layer([[] for _ in range(n)], []))
         return layers[index]
 
     for gate in circuit.gates:
@@ -134,10 +137,14 @@ def lower(circuit: Circuit) -> Tape:
         else:
             control, target = gate.qubits
             at = max(rotated[control], rotated[target], coupled[control], coupled[target])
-            _couple(layer(at), gate.name, control, target, states)
+            layer(at).couplings.append((gate.name, control, target))
             coupled[control] = coupled[target] = at
     layer(0)  # a circuit without gates has one that does nothing
-    return _as_arrays(circuit, layers)
+    return layers
+
+
+def _depth(layers: list[_Layer]) -> int:
+    return max(1, *(len(rotations) for layer in layers for rotations in layer.rotations))
 
 
 def _absorbed(place: list[tuple[int, Angle]], axis: int, angle: Angle) -> bool:
@@ -150,18 +157,22 @@ def _absorbed(place: list[tuple[int, Angle]], axis: int, angle: Angle) -> bool:
     return False
 
 
-def _couple(layer: _Layer, name: str, control: int, target: int, states: np.ndarray) -> None:
-    if name == "cz":
-        layer.sign[(states >> control) & (states >> target) & 1 == 1] *= -1
-    else:
-        before = states ^ (((states >> control) & 1) << target)
-        layer.source, layer.sign = layer.source[before], layer.sign[before]
+def _permutation(layer: _Layer, num_qubits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the source and the sign of every basis state."""
+    states = np.arange(2**num_qubits, dtype=np.int32)
+    source, sign = states, np.ones(2**num_qubits, np.float32)
+    for name, control, target in layer.couplings:
+        if name == "cz":
+            sign[(states >> control) & (states >> target) & 1 == 1] *= -1
+        else:
+            before = states ^ (((states >> control) & 1) << target)
+            source, sign = source[before], sign[before]
+    return source, sign
 
 
 def _as_arrays(circuit: Circuit, layers: list[_Layer]) -> Tape:
     n = circuit.num_qubits
-    depth = max(1, *(len(rotations) for layer in layers for rotations in layer.rotations))
-    sizes = len(layers), n, depth
+    sizes = len(layers), n, _depth(layers)
     axis, constant = np.full(sizes, 2, np.int32), np.zeros(sizes)
     bias, scale, feature = (np.full(sizes, -1, np.int32) for _ in range(3))
     for i, layer in enumerate(layers):
@@ -172,11 +183,9 @@ def _as_arrays(circuit: Circuit, layers: list[_Layer]) -> Tape:
                 for array, value in ((bias, angle.bias), (scale, angle.scale), (feature, angle.feature)):
                     array[place] = -1 if value is None else value
     words = np.array([_word(letters) for letters in circuit.observables], np.int32)
-    source, sign = np.stack([layer.source for layer in layers]), np.stack([layer.sign for layer in layers])
+    source, sign = map(np.stack, zip(*(_permutation(layer, n) for layer in layers), strict=True))
     own = np.array([len(layers), n, len(words)], np.int32)
-    return Tape(
-        own, axis, constant, bias, scale, feature, source.astype(np.int32), sign.astype(np.float32), *words.T
-    )  # fmt: skip
+    return Tape(own, axis, constant, bias, scale, feature, source, sign, *words.T)
 
 
 def _word(letters: str) -> tuple[int, int, int]:

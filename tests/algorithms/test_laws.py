@@ -103,11 +103,12 @@ class AnyPQC(CircuitFamily):
 
 def random_pqc(rng):
     """Different depth, width, gates and observables."""
-    return AnyPQC(int(rng.integers(1, 4)), int(rng.integers(4, 12)), int(rng.integers(1000)))
+    qubits, gates, draw = int(rng.integers(1, 4)), int(rng.integers(4, 12)), int(rng.integers(1000))
+    return AnyPQC(qubits, gates, draw, scale_outputs=bool(rng.random() < 0.5))
 
 
 def largest_pqc():
-    return AnyPQC(4, 40, 0)
+    return AnyPQC(4, 40, 0, scale_outputs=True)
 
 
 def random_ppo(rng, network):
@@ -364,7 +365,7 @@ CASES = {
     "pqn-cnn": Case("pqn", "cnn", "gymnax.breakout", seed=0),
     "sac-mlp-continuous": Case("sac", "mlp", "gymnax.pendulum", (("max_episode_steps", 6),), seed=11),
     "ppo-tmlp": Case("ppo", "tmlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=514),
-    "ppo-pqc": Case("ppo", "pqc", "gymnax.cartpole", (("max_episode_steps", 15),), seed=3),
+    "ppo-pqc": Case("ppo", "pqc", "gymnax.cartpole", (("max_episode_steps", 15),), seed=12),
     "sac-pqc": Case("sac", "pqc", "gymnax.pendulum", (("max_episode_steps", 6),), seed=1),
     "pqn-mlp": Case("pqn", "mlp", "gymnax.cartpole", (("max_episode_steps", 15),), seed=5),
 }

@@ -6,7 +6,7 @@ import pytest
 
 from hyperlax.networks.cnn import CNN
 from hyperlax.networks.mlp import MLP
-from hyperlax.networks.pqc import DRPQC
+from hyperlax.networks.pqc import DRPQC, HEPQC
 from hyperlax.networks.tmlp import TMLP
 
 FAMILIES = {
@@ -31,7 +31,16 @@ FAMILIES = {
             CNN((4, 3), 2, (5, 3), "silu", True),
         ],
     ),
-    "drpqc": ((4,), [DRPQC(1, 2), DRPQC(3, 1, "zz"), DRPQC(2, 3, "single"), DRPQC(2, 1, "half")]),
+    "drpqc": (
+        (4,),
+        [
+            DRPQC(1, 2),
+            DRPQC(3, 1, observable_type="zz"),
+            DRPQC(2, 3, observable_type="single", scale_outputs=True),
+            DRPQC(2, 1, observable_type="half"),
+        ],
+    ),
+    "hepqc": ((3,), [HEPQC(1, 3), HEPQC(2, 2, "x", "cnot", "all"), HEPQC(2, 4, "zxy", "cnot", "ladder")]),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import hyperlax
 from hyperlax.errors import UserError
 from hyperlax.quantum.circuit import Builder, data_reuploading, hardware_efficient, pairs_of, words_of
 from hyperlax.quantum.tape import lower, shape_of
@@ -49,10 +50,10 @@ def test_the_re_uploading_circuit_has_the_original_s_qubits_and_parameters(featu
 
 def test_a_tape_has_one_layer_for_each_layer_of_the_circuit():
     """Rot(omega x), Rot(theta): five rotations, as the RZ between them are one; then one signed permutation."""
-    shape = shape_of(lower(data_reuploading(12, 7, 1)))
+    shape = shape_of(data_reuploading(12, 7, 1))
     assert (shape.num_qubits, shape.num_layers, shape.num_rotations) == (4, 8, 5)
     assert not shape.permutes and shape.only_z
-    assert shape_of(lower(hardware_efficient(3, 2, 3, pattern="ladder"))).permutes
+    assert shape_of(hardware_efficient(3, 2, 3, pattern="ladder")).permutes
 
 
 def test_entanglers_of_a_layer_are_one_permutation_with_signs():
@@ -87,3 +88,16 @@ def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(UserError) as refusal:
         call()
     assert str(refusal.value).startswith(message)
+
+
+def test_memory_is_estimated_before_a_wide_circuit_is_made():
+    """24 qubits and 6 layers have tables of 800 MB: shapes and plans must come without them."""
+    plan = hyperlax.sweep(
+        "ppo_drpqc", "gymnax.cartpole", samples=[{"critic_network.n_vstack": 9}], run_length="quick", dry_run=True
+    )
+    assert plan.memory > 4 * 2 * 6 * 2**18  # source and sign of every layer and state
+    with pytest.raises(UserError, match=r"memory does not suffice: .* the size of the networks decides most of it"):
+        hyperlax.sweep(
+            "ppo_drpqc", "gymnax.cartpole", samples=[{"critic_network.n_vstack": 12}], run_length="quick", dry_run=True,
+            memory_limit_gib=1,
+        )  # fmt: skip

@@ -112,7 +112,7 @@ def kernel(request):
 def run(circuit, shape=None):
     """The circuit as a function of its parameters and inputs."""
     tape = lower(circuit)
-    shape = shape or shape_of(tape)
+    shape = shape or shape_of(circuit)
     padded = pad(tape, shape)
     return lambda params, x: executor.expectations(padded, params, x, shape)
 
@@ -148,7 +148,7 @@ def test_the_kernel_gives_the_same_bits_alone_and_in_a_batch(kernel):
     names = ["random 2", "random 5", "re-uploading"]
     circuits = [CIRCUITS[name] for name in names]
     tapes = [lower(circuit) for circuit in circuits]
-    shape = reduce(TapeShape.merge, map(shape_of, tapes))
+    shape = reduce(TapeShape.merge, map(shape_of, circuits))
     batch, features = 150, max(circuit.num_inputs for circuit in circuits)
     count = max(circuit.num_params for circuit in circuits)
     drawn = [inputs_of(circuit, batch) for circuit in circuits]
@@ -183,3 +183,13 @@ def test_a_kernel_that_is_not_there_is_refused(monkeypatch):
     with pytest.raises(UserError, match="unknown kernel 'quick': accepted: auto, cpu, jax"):
         executor.choose("quick")
     assert executor.current() == "jax"
+
+
+def test_double_precision_without_x64_is_refused():
+    """JAX would round silently."""
+    circuit = CIRCUITS["re-uploading"]
+    params, x, _ = inputs_of(circuit)
+    with pytest.raises(UserError, match=r"params in double precision: accepted only with .*jax_enable_x64"):
+        run(circuit)(params, x)
+    with pytest.raises(UserError, match="inputs in double precision"):
+        run(circuit)(np.float32(params), x)
