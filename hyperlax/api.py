@@ -11,7 +11,6 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -31,7 +30,7 @@ from hyperlax.engine.program import Task
 from hyperlax.engine.sweep import Sweep
 from hyperlax.environments import Discrete, Environment, make
 from hyperlax.errors import RunFailed, UserError, unknown
-from hyperlax.networks import NETWORKS
+from hyperlax.networks import NETWORKS, kinds
 from hyperlax.quantum import executor
 from hyperlax.recipes import Recipe, RunLength, get_recipe
 from hyperlax.recipes import run_length as to_run_length
@@ -438,8 +437,8 @@ def load_policy(
     arrays, details = load_policy_arrays(Path(path), sample_id, seed)
     info = load_run(Path(path)).info
     environment = env if env is not None else make_env(details["environment"])
-    algorithm, network = ALGORITHMS[info["algorithm"]], NETWORKS[info["network"]]
-    networks = {field.name: network() for field in fields(algorithm) if field.name.endswith("_network")}
+    algorithm = ALGORITHMS[info["algorithm"]]
+    networks = {role: NETWORKS[kind]() for role, kind in kinds(algorithm, info["network"]).items()}
     hyperparams = replace(algorithm(**networks), details["hyperparameters"])
     shape = hyperparams.shape(environment)
     agent, lane = hyperparams.agent(environment, shape), hyperparams.traced(shape, 1)

@@ -331,3 +331,19 @@ def test_updates_of_a_size_that_is_hardly_meant_are_warned_of(
         dry_run=True,
     )  # fmt: skip
     assert warning in caplog.text and bool(caplog.text) == bool(warning)
+
+
+def test_a_circuit_as_actor_and_a_perceptron_as_critic(tmp_path):
+    """A sweep with lanes of both kinds of both; its policies are loaded as what they are."""
+    samples = [{"actor_network.n_vstack": 2}, {"critic_network.layer_sizes": (8,), "actor_network.n_layers": 1}]
+    run = hyperlax.sweep(
+        "ppo_drpqc+mlp", "gymnax.cartpole", samples=samples, run_length=2_000, num_seeds=1, num_evaluations=1,
+        num_eval_episodes=2, output_root=tmp_path, progress=False, plot=False, winner_seeds=0,
+        overrides={"total_num_envs": 4, "rollout_length": 16, "num_minibatches": 2, "epochs": 1},
+    )  # fmt: skip
+    circuit = lambda qubits, layers: qubits * 2 * 3 * (layers + 1) + 2 * (qubits + 1)  # noqa: E731
+    critic = 4 * 64 + 64 + 64 * 64 + 64 + 65
+    assert list(run.summary.sort_values("sample_id")["num_params"]) == [
+        circuit(4, 5) + critic, circuit(2, 1) + 4 * 8 + 8 + 9
+    ]  # fmt: skip
+    assert int(hyperlax.load_policy(run.path, 1)(np.zeros(4, np.float32))) in (0, 1)

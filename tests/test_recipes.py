@@ -3,9 +3,12 @@
 import pytest
 
 from hyperlax.algorithms import ALGORITHMS
+from hyperlax.errors import UserError
 from hyperlax.networks import NETWORKS
+from hyperlax.networks.mlp import MLP
+from hyperlax.networks.pqc import DRPQC, HEPQC
 from hyperlax.recipes import get_recipe, recipe_names
-from hyperlax.spaces import flatten
+from hyperlax.spaces import Categorical, flatten
 from hyperlax.spaces.samplers import draw
 
 BENCHMARK = "benchmarked.01_static_qmc_sampling_S64."
@@ -52,3 +55,19 @@ def test_defaults_are_among_what_is_searched(algorithm, network):
     recipe = get_recipe(f"{algorithm}_{network}")
     values = flatten(recipe.defaults)
     assert [name for name, searched in recipe.space.items() if not searched.contains(values[name])] == []
+
+
+def test_actor_and_critic_may_be_of_different_kinds():
+    """Those of the list, any other pair, and the published space of each."""
+    for name, actor, critic in (("ppo_drpqc+mlp", DRPQC, MLP), ("sac_mlp+hepqc", MLP, HEPQC)):
+        defaults = get_recipe(name).defaults
+        assert isinstance(defaults.actor_network, actor) and isinstance(defaults.critic_network, critic)
+    assert get_recipe("sac_drpqc+mlp").defaults.critic_network.use_layer_norm is False
+    published = get_recipe(f"{BENCHMARK}ppo_tmlp+drpqc").space
+    assert published["actor_network.num_mpo_layers"] == Categorical((2, 3))
+    assert published["critic_network.n_vstack"] == Categorical((1, 2, 3))
+    assert not any("_network." in key for key in get_recipe("ppo_cnn+mlp_no_network_search").space)
+    with pytest.raises(UserError, match=r"networks 'drpqc\+mlp': DQN has 1, critic_network"):
+        get_recipe("dqn_drpqc+mlp")
+    with pytest.raises(UserError, match=r"unknown recipe 'ppo_drpqc\+mpl': did you mean ppo_drpqc\+mlp"):
+        get_recipe("ppo_drpqc+mpl")

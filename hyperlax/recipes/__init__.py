@@ -8,5 +8,8 @@ from hyperlax.recipes.run_length import RUN_LENGTHS, RunLength, run_length
 for _algorithm in ALGORITHMS:
     for _family in NETWORKS:
         register_algorithm(_algorithm, _family)
+for _algorithm in ("ppo", "sac"):
+    for _family in ("drpqc+mlp", "hepqc+mlp"):  # circuits as actors; get_recipe knows any other pair
+        register_algorithm(_algorithm, _family)
 
 __all__ = ["RUN_LENGTHS", "Recipe", "RunLength", "get_recipe", "recipe_names", "register_recipe", "run_length"]

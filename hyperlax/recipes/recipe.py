@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from dataclasses import replace as replace_field
 from functools import partial
 from typing import Any
@@ -14,6 +14,8 @@ from hyperlax.recipes.tuned import TUNED
 from hyperlax.spaces.distributions import Distribution
 from hyperlax.spaces.hyperparameters import declarations, flatten, replace, space
 
+NO_SEARCH = "_no_network_search"
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -22,7 +24,7 @@ class Recipe:
     Attributes:
         name: how it is asked for.
         algorithm: for example ``"ppo"``.
-        network: family of its networks, for example ``"mlp"``.
+        network: family of its networks, ``"mlp"``, or of actor and critic, ``"drpqc+mlp"``.
         description: one line.
         defaults: the algorithm's dataclass; every value is checked.
         space: what a sweep draws; every other hyperparameter keeps its default.
@@ -81,35 +83,38 @@ def register_algorithm(algorithm: str, family: str) -> None:
 
     Args:
         algorithm: a name in :data:`hyperlax.algorithms.ALGORITHMS`.
-        family: a name in :data:`hyperlax.networks.NETWORKS`.
+        family: a name in :data:`hyperlax.networks.NETWORKS`, or one for the actor and one for the critic, ``a+b``.
     """
     name = f"{algorithm}_{family}"
     make = partial(_with_network, algorithm, family)
     register_recipe(make, name)
-    register_recipe(lambda: _without_network_search(make()), f"{name}_no_network_search")
+    register_recipe(lambda: _without_network_search(make()), f"{name}{NO_SEARCH}")
     benchmark = BENCHMARKS.get(algorithm)
-    if benchmark is not None and family in benchmark.networks:
+    if benchmark is not None and set(family.split("+")) <= set(benchmark.networks):
         register_recipe(partial(_benchmarked, make, benchmark), f"{PREFIX}{name}")
 
 
 def _with_network(algorithm: str, family: str) -> Recipe:
     from hyperlax.algorithms import ALGORITHMS
-    from hyperlax.networks import NETWORKS
+    from hyperlax.networks import NETWORKS, kinds
 
-    known, network = ALGORITHMS[algorithm], NETWORKS[family]
-    roles = [f.name for f in fields(known) if f.name.endswith("_network")]
+    known = ALGORITHMS[algorithm]
     defaults = known()
-    usual = getattr(defaults, roles[0])
-    if not isinstance(usual, network):
-        own = network()
-        if getattr(usual, "use_layer_norm", False) and hasattr(own, "use_layer_norm"):
-            own = network(use_layer_norm=True)
-        defaults = known(**dict.fromkeys(roles, own))
+    for role, kind in kinds(known, family).items():
+        network = NETWORKS[kind]
+        usual = getattr(defaults, role)
+        if not isinstance(usual, network):
+            own = network()
+            if getattr(usual, "use_layer_norm", False) and hasattr(own, "use_layer_norm"):
+                own = network(use_layer_norm=True)
+            defaults = replace_field(defaults, **{role: own})
+    actor, _, critic = family.upper().partition("+")
+    networks = f"{actor} as actor, {critic} as critic" if critic else f"{actor}s"
     return Recipe(
         name=f"{algorithm}_{family}",
         algorithm=algorithm,
         network=family,
-        description=f"{algorithm.upper()} with {family.upper()}s; algorithm and networks searched",
+        description=f"{algorithm.upper()} with {networks}; algorithm and networks searched",
         defaults=defaults,
         space=space(defaults),
         tuned=TUNED.get(f"{algorithm}_{family}", {}),
@@ -120,14 +125,19 @@ def _without_network_search(recipe: Recipe) -> Recipe:
     """Returns the recipe with its networks as they are by default."""
     kept = {name: distribution for name, distribution in recipe.space.items() if "_network." not in name}
     description = recipe.description.replace("algorithm and networks searched", "algorithm searched, networks fixed")
-    return replace_field(recipe, name=f"{recipe.name}_no_network_search", description=description, space=kept)
+    return replace_field(recipe, name=f"{recipe.name}{NO_SEARCH}", description=description, space=kept)
 
 
 def _benchmarked(make: Callable[[], Recipe], benchmark: Benchmark) -> Recipe:
     """Returns the recipe with the distributions from which the published samples were drawn."""
+    from hyperlax.networks import kinds
+
     recipe = make()
-    roles = dict.fromkeys(name.split(".")[0] for name in declarations(recipe.defaults) if "_network." in name)
-    networks = {f"{role}.{name}": d for role in roles for name, d in benchmark.networks[recipe.network].items()}
+    networks = {
+        f"{role}.{name}": distribution
+        for role, kind in kinds(type(recipe.defaults), recipe.network).items()
+        for name, distribution in benchmark.networks[kind].items()
+    }
     return replace_field(
         recipe,
         name=f"{PREFIX}{recipe.name}",
@@ -147,8 +157,21 @@ def get_recipe(name: str | Recipe) -> Recipe:
     if isinstance(name, Recipe):
         return name
     if name not in _RECIPES:
+        _register_two_families(name)
+    if name not in _RECIPES:
         raise unknown("recipe", name, _RECIPES, hint="(hyperlax list recipes)")
     return _RECIPES[name]()
+
+
+def _register_two_families(name: str) -> None:
+    """Adds the recipes of ``algorithm_actor+critic`` if all three are known; the list has only some of them."""
+    from hyperlax.algorithms import ALGORITHMS
+    from hyperlax.networks import NETWORKS
+
+    algorithm, _, family = name.removeprefix(PREFIX).removesuffix(NO_SEARCH).partition("_")
+    kinds = family.split("+")
+    if len(kinds) == 2 and kinds[0] != kinds[1] and algorithm in ALGORITHMS and set(kinds) <= set(NETWORKS):
+        register_algorithm(algorithm, family)
 
 
 def recipe_names() -> list[str]:
