@@ -11,20 +11,24 @@ TESTS ?=
 LEARN ?=
 PEER_VENV ?= .venv-rejax
 BENCH ?= --peer-python $(PEER_VENV)/bin/python
+CIRCUITS_VENV ?= .venv-circuits
+BENCH_QUANTUM ?= --peer-python $(CIRCUITS_VENV)/bin/python
 
 CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
 PEER := $(PEER_VENV)/.installed
+CIRCUITS := $(CIRCUITS_VENV)/.installed
+KERNEL := hatch_build.py $(wildcard hyperlax/quantum/kernel/*)
 
 unexport PYTHONDONTWRITEBYTECODE # without bytecode, every process compiles the sources of all that it imports
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test lint format learn bench clean
+.PHONY: help venv sweep test lint format learn bench bench-quantum clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) JOBS=$(JOBS), and arguments in SWEEP, TESTS, LEARN, BENCH"
+	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) JOBS=$(JOBS), and arguments in SWEEP, TESTS, LEARN, BENCH, BENCH_QUANTUM"
 
 venv: $(DEV) ## create .venv with everything for development
 
@@ -49,21 +53,30 @@ learn: $(DEV) ## train the tuned defaults on fresh seeds and compare with the pu
 bench: $(DEV) $(PEER) ## measure speed against rejax, which gets an environment of its own
 	$(BIN)/python benchmarks/speed.py $(BENCH)
 
+bench-quantum: $(DEV) $(CIRCUITS) ## measure circuit simulation against PennyLane and TensorCircuit-ng
+	$(BIN)/python benchmarks/circuits.py $(BENCH_QUANTUM)
+
 clean: ## remove environments, caches and builds; results stay
-	rm -rf $(VENV) $(PEER_VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEER_VENV) $(CIRCUITS_VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamps depend on pyproject.toml, so that a second call does nothing and a new dependency is installed.
-$(CORE): pyproject.toml envs/install.py
+# The stamps depend on pyproject.toml, so that a second call does nothing and a new dependency is installed, and on the
+# sources of the kernel, which the installation compiles.
+$(CORE): pyproject.toml envs/install.py $(KERNEL)
 	$(PYTHON) envs/install.py $(VENV) -e .
 	@touch $@
 
-$(DEV): pyproject.toml envs/install.py
+$(DEV): pyproject.toml envs/install.py $(KERNEL)
 	$(PYTHON) envs/install.py $(VENV) -e '.[dev]'
 	@touch $(CORE) $@
 
 # The same JAX on both sides, so that what is compared is the libraries.
 $(PEER): $(DEV) Makefile
 	$(PYTHON) envs/install.py $(PEER_VENV) rejax==0.1.3 gymnax==0.0.9 six \
+		"jax==$$($(BIN)/python -c 'import importlib.metadata as m; print(m.version("jax"))')"
+	@touch $@
+
+$(CIRCUITS): $(DEV) Makefile
+	$(PYTHON) envs/install.py $(CIRCUITS_VENV) pennylane==0.45.1 tensorcircuit-ng==1.10.0 \
 		"jax==$$($(BIN)/python -c 'import importlib.metadata as m; print(m.version("jax"))')"
 	@touch $@
