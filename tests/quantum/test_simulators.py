@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from hyperlax.engine import devices
 from hyperlax.errors import UserError
 from hyperlax.quantum import executor, fused_cpu
 from hyperlax.quantum.circuit import (
@@ -193,3 +194,20 @@ def test_double_precision_without_x64_is_refused():
         run(circuit)(params, x)
     with pytest.raises(UserError, match="inputs in double precision"):
         run(circuit)(np.float32(params), x)
+
+
+def test_lanes_spread_over_devices_give_the_same_bits(kernel):
+    """shard_map over CPU devices: each calls the executor for its own lanes, at the same time."""
+    circuit = CIRCUITS["random 5"]
+    params, x, weight = (np.float32(array) for array in inputs_of(circuit, 40))
+    lanes = np.stack([params + 0.1 * i for i in range(4)])
+    function = jax.vmap(differentiated(run(circuit), weight), in_axes=(0, None))
+    lane = jax.sharding.PartitionSpec(devices.AXIS)
+    specs = {"in_specs": (lane, jax.sharding.PartitionSpec()), "out_specs": lane}
+    spread = jax.jit(jax.shard_map(function, mesh=devices.local_mesh(2), check_vma=False, **specs))
+    pairs = zip(jax.tree.leaves(spread(lanes, x)), jax.tree.leaves(jax.jit(function)(lanes, x)), strict=True)
+    for a, b in pairs:
+        if kernel == "cpu":
+            np.testing.assert_array_equal(a, b)
+        else:
+            np.testing.assert_allclose(a, b, rtol=0, atol=2e-6 * max(1, np.abs(b).max()))
