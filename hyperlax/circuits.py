@@ -206,7 +206,7 @@ def _role(roles: tuple[Role, ...], network: str | None, where: str) -> Role:
     if network is None:
         return roles[0]
     if network not in known:
-        raise unknown(f"network of {where}", network, known)
+        raise unknown("network", network, known, hint=f"({where})")
     return known[network]
 
 
