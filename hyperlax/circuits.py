@@ -23,7 +23,7 @@ from hyperlax.networks.padding import nested_dict
 from hyperlax.networks.pqc import CircuitFamily
 from hyperlax.quantum.circuit import Circuit
 from hyperlax.quantum.drawing import count_gates, depth
-from hyperlax.quantum.export import TrainedCircuit, to_openqasm, to_script
+from hyperlax.quantum.export import TrainedCircuit, around, to_openqasm, to_script
 from hyperlax.recipes import Recipe, get_recipe
 from hyperlax.results.storage import write_atomic
 from hyperlax.spaces.hyperparameters import replace
@@ -167,15 +167,9 @@ def export_circuit(trained: TrainedCircuit, file_format: str = "all") -> dict[st
     """
     if file_format not in (*EXPORTS, "all"):
         raise unknown("format", file_format, (*EXPORTS, "all"))
-    comments = [f"the trained {trained.name}: {trained.origin}"]
-    if trained.mean is not None:
-        comments.append(
-            "inputs: observations less their mean, over their deviation, clipped: the script has the numbers"
-        )
-    comments.append(f"a dense head makes {trained.meaning} of the expectation values")
     texts = {}
     if file_format in ("openqasm", "all"):
-        texts[f"{trained.name}.qasm"] = to_openqasm(trained.circuit, trained.params, comments)
+        texts[f"{trained.name}.qasm"] = to_openqasm(trained.circuit, trained.params, around(trained))
     if file_format in ("pennylane", "all"):
         texts[f"{trained.name}_pennylane.py"] = to_script(trained)
     return texts

@@ -68,13 +68,35 @@ def to_openqasm(circuit: Circuit, params: Any, comments: Sequence[str] = ()) -> 
     """
     values = _parameters(circuit, params)
     lines = ["OPENQASM 3.0;", 'include "stdgates.inc";', "", *(f"// {line}" for line in comments)]
-    lines += [f"// expectation value {i}: {_observable(word)}" for i, word in enumerate(circuit.observables)]
+    lines.append("// expectation values:")
+    lines += [f"// e{i}: {_observable(word)}" for i, word in enumerate(circuit.observables)]
     lines += ["", *(f"input float[64] x{feature};" for feature in range(circuit.num_inputs))]
     lines.append(f"qubit[{circuit.num_qubits}] q;")
     for gate in circuit.gates:
         angle = "" if gate.angle is None else f"({_qasm_angle(gate.angle, values)})"
         lines.append(f"{_QASM[gate.name]}{angle} {', '.join(f'q[{qubit}]' for qubit in gate.qubits)};")
     return "\n".join(lines) + "\n"
+
+
+def around(trained: TrainedCircuit) -> list[str]:
+    """Returns in words and numbers what happens before and after a circuit: comments for :func:`to_openqasm`.
+
+    Raises:
+        UserError: a trained number is not finite.
+    """
+    lines = [f"the trained {trained.name}, a quantum circuit: {trained.origin}"]
+    if trained.mean is None or trained.deviation is None:
+        lines.append("inputs: the observation")
+    else:
+        pairs = zip(_numbers("mean", trained.mean), _numbers("deviation", trained.deviation), strict=True)
+        lines += [f"x{i} = (observation[{i}] - {m!r}) / {d!r}" for i, (m, d) in enumerate(pairs)]
+        lines.append(f"each clipped at -{trained.limit!r} and {trained.limit!r}")
+    scale = np.ones(trained.kernel.shape[1]) if trained.output_scale is None else trained.output_scale
+    kernel, bias = _numbers("kernel", trained.kernel * scale), _numbers("bias", trained.bias)
+    lines.append(f"outputs: {trained.meaning}; in terms of the expectation values e0 and so on")
+    for i, (row, offset) in enumerate(zip(kernel, bias, strict=True)):
+        lines.append(f"output {i} = {' + '.join([repr(offset), *(f'{k!r} * e{j}' for j, k in enumerate(row))])}")
+    return lines
 
 
 def to_pennylane(circuit: Circuit, params: Any) -> Any:
@@ -186,6 +208,12 @@ def _finite(what: str, values: np.ndarray) -> np.ndarray:
     return values
 
 
+def _numbers(what: str, array: Any) -> list[Any]:
+    """Returns an array as nested lists of finite numbers."""
+    values: list[Any] = _finite(what, np.asarray(array, np.float64)).tolist()
+    return values
+
+
 def _value(angle: Angle, params: np.ndarray, inputs: Any) -> Any:
     """Returns an angle in radians, or one for each sample."""
     offset, slope = _line(angle, params)
@@ -231,7 +259,7 @@ def _script_observable(word: str) -> str:
 
 def _array(name: str, array: Any) -> str:
     """Returns an array as Python that gives the same numbers."""
-    values = _finite(name.lower(), np.asarray(array, np.float64)).tolist()
+    values = _numbers(name.lower(), array)
     rows = values if values and isinstance(values[0], list) else [values]
     wrapped = [textwrap.fill(", ".join(map(repr, row)), 110) for row in rows]
     if len(rows) == 1 and rows[0] is values:

@@ -15,7 +15,7 @@ import pytest
 from hyperlax.errors import UserError
 from hyperlax.quantum import executor
 from hyperlax.quantum.circuit import Builder
-from hyperlax.quantum.export import TrainedCircuit, to_openqasm, to_pennylane, to_script
+from hyperlax.quantum.export import TrainedCircuit, around, to_openqasm, to_pennylane, to_script
 from hyperlax.quantum.tape import lower, shape_of
 
 simulators = runpy.run_path(str(Path(__file__).with_name("test_simulators.py")))
@@ -39,8 +39,8 @@ def simulated(text, circuit, x):
     """Expectation values of a program for one input, by PennyLane's interpreter of OpenQASM 3."""
     assert text.startswith("OPENQASM 3.0;\n" + INCLUDE)
     program = text.replace(INCLUDE, "")  # PennyLane knows these gates, and no include
-    words = [f"// expectation value {i}: {word}" for i, word in enumerate(circuit.observables)]
-    assert [line.split(",")[0] for line in text.splitlines() if line.startswith("// exp")] == words
+    words = [f"// e{i}: {word}" for i, word in enumerate(circuit.observables)]
+    assert [line.split(",")[0] for line in text.splitlines() if line.startswith("// e") and ":" in line[:7]] == words
 
     @qml.qnode(qml.device("default.qubit", wires=[f"q[{qubit}]" for qubit in range(circuit.num_qubits)]))
     def node(**inputs):
@@ -115,6 +115,27 @@ def test_the_script_needs_numpy_and_pennylane_only():
     assert "MEAN" not in script and "OUTPUT_SCALE" not in script
 
 
+def test_comments_say_what_is_around_the_circuit():
+    """Evaluated as they stand, for an observation, they are what the network does."""
+    circuit = CIRCUITS["hardware-efficient"]
+    params, x, _ = inputs_of(circuit, 1)
+    mean, deviation, scale = np.arange(4) / 7, np.arange(1, 5) / 9, np.array([0.5, -2.0])
+    network = trained(circuit, params, output_scale=scale, mean=mean, deviation=deviation, limit=10.0)
+    lines = around(network)
+    assert lines[0] == "the trained actor, a quantum circuit: a test" and "logits of the actions" in "".join(lines)
+    names = {"observation": x[:, 0]}
+    for line in lines:
+        if line.startswith("x"):
+            exec(line, {}, names)
+    assert "each clipped at -10.0 and 10.0" in lines
+    seen = np.clip([names[f"x{i}"] for i in range(4)], -10, 10)
+    np.testing.assert_allclose(seen, np.clip((x[:, 0] - mean) / deviation, -10, 10), rtol=1e-15)
+    values = expectations(circuit, params, seen[:, None])[:, 0]
+    names |= {f"e{i}": value for i, value in enumerate(values)}
+    outputs = [eval(line.split(" = ")[1], {}, names) for line in lines if line.startswith("output ")]
+    np.testing.assert_allclose(outputs, network.kernel @ (values * scale) + network.bias, rtol=0, atol=1e-14)
+
+
 def test_images_are_flattened(tmp_path):
     circuit = CIRCUITS["hardware-efficient"]
     params, x, _ = inputs_of(circuit, 3)
@@ -145,8 +166,9 @@ include "stdgates.inc";
 
 // two lines
 // above
-// expectation value 0: XY, X of q[0], Y of q[1]
-// expectation value 1: II
+// expectation values:
+// e0: XY, X of q[0], Y of q[1]
+// e1: II
 
 input float[64] x0;
 input float[64] x1;
