@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -244,7 +244,7 @@ def _tasks(
 ) -> list[Task]:
     """Returns every (sample, seed) with its complete, checked hyperparameters."""
     defaults = replace(recipe.defaults_for(env.name), overrides)
-    _check_actions(recipe, env)
+    check_actions(recipe, env)
     tasks = []
     for sample in samples:
         try:
@@ -285,7 +285,7 @@ def _doubtful(hyperparams: Any, budget: int) -> str:
     return ""
 
 
-def _check_actions(recipe: Recipe, env: Environment) -> None:
+def check_actions(recipe: Recipe, env: Environment) -> None:
     """Raises UserError if the algorithm cannot act in the environment."""
     if isinstance(env.action_space, recipe.defaults.ACTION_SPACES):
         return
@@ -434,15 +434,8 @@ def load_policy(
     Raises:
         UserError: there is no such policy.
     """
-    arrays, details = load_policy_arrays(Path(path), sample_id, seed)
-    info = load_run(Path(path)).info
-    environment = env if env is not None else make_env(details["environment"])
-    algorithm = ALGORITHMS[info["algorithm"]]
-    networks = {role: NETWORKS[kind]() for role, kind in kinds(algorithm, info["network"]).items()}
-    hyperparams = replace(algorithm(**networks), details["hyperparameters"])
-    shape = hyperparams.shape(environment)
-    agent, lane = hyperparams.agent(environment, shape), hyperparams.traced(shape, 1)
-    policy = agent.restore(arrays)
+    restored = restore_policy(path, sample_id, seed, env)
+    environment, agent, policy, lane = restored.env, restored.agent, restored.policy, restored.lane
     observation_shape = tuple(environment.observation_shape)
 
     @jax.jit
@@ -458,3 +451,42 @@ def load_policy(
         return actions[0] if single else actions
 
     return lambda observation: act(jnp.asarray(observation))
+
+
+class RestoredPolicy(NamedTuple):
+    """A saved policy with all that is needed to act by it, or to look at it.
+
+    Attributes:
+        info: ``run.json``.
+        details: what was saved with the policy: its sample, its seed and its hyperparameters.
+        arrays: parameters by path, ``actor/head/bias`` and so on.
+        env: the environment.
+        hyperparams: the algorithm's dataclass.
+        agent: compiled for exactly this configuration.
+        lane: its traced hyperparameters.
+        policy: as the agent takes it.
+    """
+
+    info: dict[str, Any]
+    details: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    env: Environment
+    hyperparams: Any
+    agent: Any
+    lane: Any
+    policy: Any
+
+
+def restore_policy(
+    path: str | os.PathLike[str], sample_id: int, seed: int | None = None, env: Environment | None = None
+) -> RestoredPolicy:
+    """Returns a saved policy with its agent; the arguments are those of :func:`load_policy`."""
+    arrays, details = load_policy_arrays(Path(path), sample_id, seed)
+    info = load_run(Path(path)).info
+    environment = env if env is not None else make_env(details["environment"])
+    algorithm = ALGORITHMS[info["algorithm"]]
+    networks = {role: NETWORKS[kind]() for role, kind in kinds(algorithm, info["network"]).items()}
+    hyperparams = replace(algorithm(**networks), details["hyperparameters"])
+    shape = hyperparams.shape(environment)
+    agent, lane = hyperparams.agent(environment, shape), hyperparams.traced(shape, 1)
+    return RestoredPolicy(info, details, arrays, environment, hyperparams, agent, lane, agent.restore(arrays))

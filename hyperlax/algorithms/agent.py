@@ -21,11 +21,13 @@ class Agent:
 
     Attributes:
         ACTING: role of the network that acts.
+        meaning: what :meth:`meant` outputs of that network are.
         networks: one a role.
         metric_names: of what :meth:`update` measures.
     """
 
     ACTING: ClassVar[str]
+    meaning: str
     networks: dict[str, AlternativeNetworks]
     metric_names: tuple[str, ...]
 
@@ -35,6 +37,11 @@ class Agent:
         ``free`` are the parameters beside that network.
         """
         raise NotImplementedError
+
+    def meant(self, outputs: jax.Array, lane: Any) -> jax.Array:
+        """Returns what the acting network's outputs ``(outputs, batch)`` stand for, a linear function of them."""
+        del lane
+        return outputs
 
     @staticmethod
     def _features(statistics: RunningStatistics, lane: Any, observation: jax.Array) -> jax.Array:
@@ -51,10 +58,14 @@ class Agent:
 
     def act(self, policy: Any, lane: Any, observation: jax.Array) -> jax.Array:
         """Returns greedy actions for raw observations ``(batch, features)``, as the environment takes them."""
-        network, params = self.networks[self.ACTING], policy[self.ACTING]
+        free = self.networks[self.ACTING].free(policy[self.ACTING])
+        return self._greedy(self.outputs(policy, lane, observation), free, lane)
+
+    def outputs(self, policy: Any, lane: Any, observation: jax.Array) -> jax.Array:
+        """Returns the acting network's outputs ``(outputs, batch)`` for raw observations ``(batch, features)``."""
+        network = self.networks[self.ACTING]
         features = self._features(policy["statistics"], lane, observation)
-        outputs = network(network.unpack(params), features, getattr(lane, self.ACTING))
-        return self._greedy(outputs, network.free(params), lane)
+        return network(network.unpack(policy[self.ACTING]), features, getattr(lane, self.ACTING))
 
     def export(self, policy: Any, hyperparams: Any) -> dict[str, np.ndarray]:
         """Returns one lane's policy at its exact size as flat arrays, ``actor/head/bias`` and so on."""

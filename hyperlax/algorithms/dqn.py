@@ -13,7 +13,7 @@ keep its random actions for some steps (Dabney et al., 2021).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -169,10 +169,9 @@ class DQN(ReplayHyperparameters):
             options=tuple(sorted(name for name, used in options.items() if used)),
         )
 
-    def num_params(self, env: Environment) -> int:
-        """Returns the number of trained parameters; the value of the state is trained only by duelling."""
-        role = self.shape(env).role("critic")
-        return replace(role, num_outputs=num_actions(env) + self.use_dueling).num_params()
+    def trained_outputs(self, role: Role) -> int:
+        """Returns the size of the output layer as far as it is trained: the state's value is by duelling only."""
+        return role.num_outputs - (not self.use_dueling)
 
     def check(self, env: Environment) -> None:
         """Raises UserError if the hyperparameters contradict one another or do not fit ``env``."""
@@ -203,6 +202,7 @@ class DQNAgent(Agent):
     """DQN on one environment, compiled for one shape. Every method is for a single lane."""
 
     ACTING = "critic"
+    meaning = "values of the actions"
 
     def __init__(self, env: Environment, shape: Shape) -> None:
         self.env, self.shape = env, shape
@@ -241,6 +241,10 @@ class DQNAgent(Agent):
         learners, losses, memory = self._learn(key, state, collected, lane, active)
         new = DQNState(learners, memory, collected.statistics, collected.copies, state.updates + active)
         return new, jnp.concatenate([losses, episodes[:, None]], axis=1)
+
+    def meant(self, outputs: jax.Array, lane: Any) -> jax.Array:
+        """Returns the values of all actions."""
+        return self._combined(lane, outputs)
 
     def _combined(self, lane: Any, outputs: jax.Array) -> jax.Array:
         """Returns the values of all actions of a network's outputs ``(actions + 1, batch)``."""

@@ -171,6 +171,7 @@ class PPOAgent(Agent):
     def __init__(self, env: Environment, shape: Shape) -> None:
         self.env, self.shape = env, shape
         self.distribution = distribution_for(env.action_space)
+        self.meaning = self.distribution.meaning
         self.actor = AlternativeNetworks.of(shape.role("actor"), 0.01, lane_max)
         self.critic = AlternativeNetworks.of(shape.role("critic"), 1.0, lane_max)
         self.networks = {"actor": self.actor, "critic": self.critic}

@@ -135,6 +135,7 @@ class PQNAgent(Agent):
     """PQN on one environment, compiled for one shape. Every method is for a single lane."""
 
     ACTING = "critic"
+    meaning = "values of the actions"
 
     def __init__(self, env: Environment, shape: Shape) -> None:
         self.env, self.shape = env, shape

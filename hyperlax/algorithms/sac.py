@@ -254,6 +254,7 @@ class SACAgent(Agent):
         self.kind: ContinuousPolicy | DiscretePolicy
         discrete = isinstance(env.action_space, Discrete)
         self.kind = DiscretePolicy(num_actions(env)) if discrete else ContinuousPolicy(_action_size(env))
+        self.meaning = self.kind.distribution.meaning
         self.actor = AlternativeNetworks.of(shape.role("actor"), 0.01, lane_max)
         self.critic = AlternativeNetworks.of(shape.role("critic"), 1.0, lane_max)
         self.networks = {"actor": self.actor, "critic": self.critic}

@@ -70,7 +70,12 @@ class Hyperparameters:
 
     def num_params(self, env: Environment) -> int:
         """Returns the number of trained parameters, of all networks; of twin critics both count."""
-        return self.shape(env).num_params()
+        roles = self.shape(env).roles
+        return sum(replace(role, num_outputs=self.trained_outputs(role)).num_params() for role in roles)
+
+    def trained_outputs(self, role: Role) -> int:
+        """Returns the size of a network's dense output layer as far as it is trained."""
+        return role.num_outputs
 
     def traced(self, shape: Shape, total_timesteps: int) -> Any:
         """Returns this configuration's place inside ``shape``, what is called a lane's hyperparameters.

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+LIMIT = 10.0  # of normalised observations
+
 
 class RunningStatistics(NamedTuple):
     """Count, mean and variance, merged batch by batch (Chan et al., 1983).
@@ -58,6 +60,6 @@ class RunningStatistics(NamedTuple):
         return jnp.sqrt(jnp.where(self.rows > 0, self.variance, 1.0) + 1e-8)
 
 
-def normalize(x: jax.Array, mean: jax.Array, deviation: jax.Array, limit: float = 10.0) -> jax.Array:
+def normalize(x: jax.Array, mean: jax.Array, deviation: jax.Array, limit: float = LIMIT) -> jax.Array:
     """Returns columns ``(features, batch)`` less their mean, over their deviation, clipped to ``±limit``."""
     return jnp.clip((x - mean[:, None]) / deviation[:, None], -limit, limit)

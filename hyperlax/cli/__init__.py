@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from hyperlax import __version__
-from hyperlax.cli import arguments, catalogue, options, samples, train
+from hyperlax.cli import arguments, catalogue, circuits, options, samples, train
 from hyperlax.cli.doctor import doctor
 from hyperlax.errors import RunFailed, UserError
 
@@ -43,6 +43,8 @@ app.command("sweep-hp-samples")(train.sweep_hp_samples)
 app.command("generate-hp-samples")(samples.generate_hp_samples)
 app.command("list")(catalogue.list_names)
 app.command("show")(catalogue.show)
+app.command("draw-circuit")(circuits.draw_circuit)
+app.command("export-circuit")(circuits.export_circuit)
 app.command("doctor")(doctor)
 
 

@@ -16,9 +16,10 @@ class Distribution(Protocol):
 
     Outputs are ``(num_parameters, batch)``, actions float ``(action_size, batch)``, so that they can be
     stored beside observations; :meth:`to_environment` gives what the environment takes. ``free`` are
-    parameters beside the network, ``(num_free,)``.
+    parameters beside the network, ``(num_free,)``. ``meaning`` says what the outputs are.
     """
 
+    meaning: str
     num_parameters: int
     num_free: int
     action_size: int
@@ -50,6 +51,8 @@ class Distribution(Protocol):
 
 class Categorical:
     """One of ``n`` actions, the outputs being logits."""
+
+    meaning = "logits of the actions"
 
     def __init__(self, n: int) -> None:
         self.num_parameters, self.num_free, self.action_size = n, 0, 1
@@ -86,6 +89,8 @@ class DiagonalGaussian:
     The environment gets the action clipped to [-1, 1]; the log-probability is that of the unclipped one.
     """
 
+    meaning = "means of the actions, before they are clipped to [-1, 1]"
+
     def __init__(self, size: int) -> None:
         self.num_parameters = self.num_free = self.action_size = size
 
@@ -118,6 +123,7 @@ class SquashedGaussian:
     """
 
     LOW, HIGH = -5.0, 2.0
+    meaning = "means of the actions before tanh, and then what becomes their log standard deviations"
 
     def __init__(self, size: int) -> None:
         self.action_size, self.num_parameters = size, 2 * size

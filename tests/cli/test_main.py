@@ -13,7 +13,9 @@ import hyperlax
 from hyperlax.cli import main
 
 SWEEP = ["sweep-hp-samples", "--algo-and-network-config", "ppo_mlp", "--env-config", "gymnax.cartpole"]
-COMMANDS = ["run-single-hp", "sweep-hp-samples", "generate-hp-samples", "list", "show"]
+COMMANDS = [
+    "run-single-hp", "sweep-hp-samples", "generate-hp-samples", "list", "show", "draw-circuit", "export-circuit",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
