@@ -13,7 +13,10 @@ import hyperlax
 from hyperlax.cli import main
 
 SWEEP = ["sweep-hp-samples", "--algo-and-network-config", "ppo_mlp", "--env-config", "gymnax.cartpole"]
-COMMANDS = ["run-single-hp", "sweep-hp-samples", "generate-hp-samples", "list", "show"]
+COMMANDS = [
+    "run-single-hp", "sweep-hp-samples", "generate-hp-samples", "circuit-gradients", "circuit-expressibility", "list",
+    "show",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
