@@ -29,7 +29,7 @@ _STATUS_STYLE: Any = {
     "FAILED": ("P", "#000000"),
     "UNFINISHED": ("d", "#999999"),
 }
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -85,7 +85,7 @@ def _draw(run: Run, numbers: pd.DataFrame, chosen: list[tuple[str, float]], path
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 6.4 if chosen else 4), layout="constrained")
         FigureCanvasAgg(figure)
         rows: Any = figure.subfigures(2, 1, height_ratios=[1.25, 1]) if chosen else [figure]

@@ -34,19 +34,19 @@ def _recipes() -> None:
 
     recipes = [get_recipe(name) for name in recipe_names()]
     rows = [(r.name, r.algorithm, r.network, r.description) for r in recipes]
-    _print_table(("recipe", "algorithm", "network", "description"), rows)
+    print_table(("recipe", "algorithm", "network", "description"), rows)
 
 
 def _environments() -> None:
     from hyperlax import environments
 
-    _print_table(("environment",), [(name,) for name in environments.names()])
+    print_table(("environment",), [(name,) for name in environments.names()])
 
 
 def _samplers() -> None:
     from hyperlax.spaces import SAMPLERS
 
-    _print_table(("sampler", "description"), [(name, sampler.description) for name, sampler in SAMPLERS.items()])
+    print_table(("sampler", "description"), [(name, sampler.description) for name, sampler in SAMPLERS.items()])
 
 
 def show(
@@ -79,10 +79,10 @@ def show(
         drawn = found.space[name].describe() if name in found.space else "fixed"
         rows.append((name, show_value(declared.default), drawn, declared.kind, declared.description))
     typer.echo(f"{found.name}: {found.description}")
-    _print_table(("hyperparameter", "default", "distribution", "kind", "description"), rows)
+    print_table(("hyperparameter", "default", "distribution", "kind", "description"), rows)
 
 
-def _print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Prints a table, wrapped to a terminal's width; a pipe or a file gets one line a row, however long."""
     cells = [[str(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():

@@ -7,6 +7,8 @@ looks like is data (:mod:`hyperlax.quantum.circuit`), so that lanes of different
 from __future__ import annotations
 
 import math
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -16,11 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from hyperlax.errors import UserError, unknown
+from hyperlax.networks import NETWORKS
 from hyperlax.quantum import circuit as circuits
 from hyperlax.quantum import executor
 from hyperlax.quantum.circuit import Circuit
 from hyperlax.quantum.tape import Tape, TapeShape, lower, pad, shape_of
-from hyperlax.spaces import Categorical, Check, Fixed, at_least, hyperparameter, one_of
+from hyperlax.spaces import Categorical, Check, Fixed, at_least, hyperparameter, one_of, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,14 @@ class CircuitFamily:
             UserError: there is none.
         """
         raise NotImplementedError
+
+    def sized(self, n_layers: int, n_qubits: int) -> Circuit:
+        """Returns the circuit of so many layers and qubits, with one input a qubit: for studies of the ansatz.
+
+        Raises:
+            UserError: there is none.
+        """
+        return replace(self, {"n_layers": n_layers, "n_qubits": n_qubits}).circuit(n_qubits)
 
     def shape(self, inputs: tuple[int, ...]) -> CircuitShape:
         """Returns the static shape of exactly this network; inputs are flattened."""
@@ -87,6 +99,16 @@ class DRPQC(CircuitFamily):
         """Returns the circuit for so many inputs."""
         return circuits.data_reuploading(num_features, self.n_layers, self.n_vstack, self.observable_type)
 
+    def sized(self, n_layers: int, n_qubits: int) -> Circuit:
+        """Returns the circuit of so many layers and qubits; three inputs go to each of ``n_vstack`` qubits.
+
+        Raises:
+            UserError: there is none.
+        """
+        if n_qubits % self.n_vstack:
+            raise UserError(f"n_qubits {n_qubits} with n_vstack {self.n_vstack}: accepted are multiples of n_vstack")
+        return replace(self, {"n_layers": n_layers}).circuit(3 * n_qubits // self.n_vstack)
+
 
 @dataclass(frozen=True)
 class HEPQC(CircuitFamily):
@@ -119,6 +141,27 @@ class HEPQC(CircuitFamily):
         return circuits.hardware_efficient(
             num_features, layers, qubits, self.rotations, self.entangler, self.pattern, measured
         )
+
+
+# What a study of an ansatz decides by itself, or what is not in the circuit.
+NOT_STUDIED = ("n_layers", "n_qubits", "observable_type", "scale_outputs")
+
+
+def studied(name: str, values: Mapping[str, object]) -> CircuitFamily:
+    """Returns a family of circuits with these hyperparameters, whose :meth:`CircuitFamily.sized` a study asks.
+
+    Raises:
+        UserError: no network has this name, it is no circuit, or a hyperparameter is unknown or not for studies.
+    """
+    accepted = sorted(known for known, family in NETWORKS.items() if issubclass(family, CircuitFamily))
+    if name in NETWORKS and name not in accepted:
+        raise UserError(f"network '{name}' is no circuit: accepted: {', '.join(accepted)}")
+    if name not in accepted:
+        raise unknown("network of circuits", name, accepted)
+    for decided in NOT_STUDIED:
+        if decided in values:
+            raise UserError(f"hyperparameter {decided}: not accepted here, a study of circuits varies or ignores it")
+    return typing.cast(CircuitFamily, replace(NETWORKS[name](), values))
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,22 @@ def expectations(tape: Tape, params: jax.Array, inputs: jax.Array, *, permutes: 
     return jnp.where(own[:, None], values, 0)
 
 
+def states(tape: Tape, params: jax.Array, inputs: jax.Array, *, permutes: bool) -> jax.Array:
+    """Returns final states, each of parameters of its own.
+
+    Args:
+        tape: of the circuit.
+        params: ``(batch, parameters)``.
+        inputs: ``(batch, features)``.
+        permutes: whether any layer of the tape does more than change signs.
+
+    Returns:
+        ``(2 ** qubits, batch)``, complex; bit ``q`` of a basis state's number is qubit ``q``.
+    """
+    angles = jax.vmap(lambda params, x: _angles(tape, params, x[:, None])[..., 0], out_axes=-1)(params, inputs)
+    return _final_state(permutes, _rotations(tape, angles), tape.source, tape.sign)
+
+
 def _angles(tape: Tape, params: jax.Array, inputs: jax.Array) -> jax.Array:
     """Returns all angles ``(layers, qubits, rotations, batch)``.
 

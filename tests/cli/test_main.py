@@ -14,7 +14,8 @@ from hyperlax.cli import main
 
 SWEEP = ["sweep-hp-samples", "--algo-and-network-config", "ppo_mlp", "--env-config", "gymnax.cartpole"]
 COMMANDS = [
-    "run-single-hp", "sweep-hp-samples", "generate-hp-samples", "list", "show", "draw-circuit", "export-circuit",
+    "run-single-hp", "sweep-hp-samples", "generate-hp-samples", "circuit-gradients", "circuit-expressibility", "list",
+    "show", "draw-circuit", "export-circuit",
 ]  # fmt: skip
 
 
