@@ -57,6 +57,7 @@ MOUNTAIN = "94.7 at 50k (RL-Zoo, SAC); 92 (gymnax, checkpoint)"
 # Two seeds of its pqn_minatar.py, its settings but the steps, on the same machine; greedy, 128 × 1000 steps.
 PUREJAXQL = "at 2M (purejaxql, PQN)"
 BRAX = "up to {} at 6.5M (brax's training notebook, SAC, axis of its plot)"
+DRPQC = "at 5M (hyperlax-quantum, best of 64)"
 GOALS = [
     Goal("ppo_mlp", "gymnax.cartpole", 200_000, 490, "490 ± 6 at 500k (CleanRL, PPO); 500 at 100k (RL-Zoo, PPO)"),
     Goal("ppo_mlp", "gymnax.acrobot", 300_000, -90, "−86 ± 1 at 500k (CleanRL, PPO); −73.5 at 1M (RL-Zoo, PPO)"),
@@ -75,6 +76,11 @@ GOALS = [
     Goal("sac_mlp", "gymnax.reacher", 200_000, 69.1, "69.1 at 5M (hyperlax-quantum, best PPO); 34.6 (best SAC)"),
     Goal("sac_mlp", "brax.inverted_double_pendulum@spring", 1_500_000, 9000, "–"),
     Goal("sac_mlp", "brax.hopper@spring", 100_000, float("nan"), BRAX.format(2500)),
+    Goal("ppo_drpqc", "gymnax.cartpole", 200_000, 490, f"486 {DRPQC}"),
+    Goal("ppo_drpqc", "gymnax.pendulum", 600_000, -180, f"−187 {DRPQC}"),
+    Goal("dqn_drpqc", "gymnax.cartpole", 500_000, 450, f"104 {DRPQC}"),
+    Goal("pqn_drpqc", "gymnax.cartpole", 500_000, 475, "–"),
+    Goal("sac_drpqc", "gymnax.pendulum", 50_000, -200, f"−1229 {DRPQC}"),
     Goal("sac_mlp", "brax.halfcheetah@spring", 100_000, float("nan"), "9635 at 1M (CleanRL, SAC, MuJoCo's own)"),
 ]
 

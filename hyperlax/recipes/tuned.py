@@ -15,6 +15,12 @@ MINATAR: dict[str, object] = {
     "exploration_fraction": 0.1,
 }
 
+
+def _circuits(*roles: str, **values: object) -> dict[str, object]:
+    """Returns hyperparameters of the networks of several roles."""
+    return {f"{role}_network.{name}": value for role in roles for name, value in values.items()}
+
+
 TUNED: dict[str, dict[str, dict[str, object]]] = {
     "ppo_mlp": {
         "gymnax.cartpole": {
@@ -121,4 +127,44 @@ TUNED: dict[str, dict[str, dict[str, object]]] = {
         "gymnax.acrobot": {"critic_lr": 5e-4},
     },
     "pqn_cnn": {"gymnax.asterix": MINATAR, "gymnax.breakout": MINATAR},
+    # Circuits want larger learning rates than perceptrons, and raw observations: angles that keep their meaning.
+    "ppo_drpqc": {
+        "gymnax.cartpole": {
+            **_circuits("actor", "critic", n_layers=5, n_vstack=3),
+            "actor_lr": 3e-3,
+            "critic_lr": 3e-3,
+            "total_num_envs": 8,
+            "rollout_length": 32,
+            "epochs": 10,
+            "num_minibatches": 4,
+            "gamma": 0.98,
+            "gae_lambda": 0.8,
+            "ent_coef": 0.0,
+            "normalize_observations": False,
+            "normalize_rewards": False,
+        },
+        "gymnax.pendulum": {
+            **_circuits("actor", n_layers=2, n_vstack=3),
+            **_circuits("critic", n_layers=3, n_vstack=3),
+            "actor_lr": 3e-3,
+            "critic_lr": 3e-3,
+            "total_num_envs": 64,
+            "epochs": 10,
+            "num_minibatches": 64,
+            "gamma": 0.95,
+            "clip_eps": 0.1,
+            "ent_coef": 0.0,
+            "normalize_observations": False,
+        },
+    },
+    "pqn_drpqc": {"gymnax.cartpole": {**_circuits("critic", n_layers=5, n_vstack=3), "critic_lr": 1e-2}},
+    "dqn_drpqc": {"gymnax.cartpole": {**_circuits("critic", n_layers=5, n_vstack=2), "critic_lr": 2e-3}},
+    "sac_drpqc": {
+        "gymnax.pendulum": {
+            **_circuits("actor", "critic", n_layers=5, n_vstack=2),
+            "actor_lr": 1e-2,
+            "q_lr": 2e-2,
+            "target_entropy_scale": 1.0,
+        },
+    },
 }
