@@ -173,6 +173,7 @@ def process(table: Table, args: argparse.Namespace) -> None:
         "evaluations": info["num_evaluations"],
         "episodes": info["num_eval_episodes"],
         "seconds": info.get("seconds"),
+        "training_seconds": sum(program["run_seconds"] for program in info.get("programs", [])),
         "programs": len(info.get("programs", [])),
         "devices": f"{len(info['devices'])} × {info['device_kind']}",
         "heading": report.heading("", versions=info["versions"]).strip("# \n"),
