@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hyperlax.api import load_policy, make_env, sweep
     from hyperlax.environments import register as register_environment
-    from hyperlax.recipes import register_recipe
+    from hyperlax.recipes import register_network, register_recipe
     from hyperlax.results.reader import load_run
 
 __version__ = "0.1.0"
@@ -28,6 +28,7 @@ __all__ = [
     "load_run",
     "make_env",
     "register_environment",
+    "register_network",
     "register_recipe",
     "sweep",
 ]
@@ -38,6 +39,7 @@ _HOMES = {
     "load_run": ("hyperlax.results.reader", "load_run"),
     "make_env": ("hyperlax.api", "make_env"),
     "register_environment": ("hyperlax.environments", "register"),
+    "register_network": ("hyperlax.recipes", "register_network"),
     "register_recipe": ("hyperlax.recipes", "register_recipe"),
     "sweep": ("hyperlax.api", "sweep"),
 }

@@ -94,6 +94,27 @@ def register_algorithm(algorithm: str, family: str) -> None:
         register_recipe(partial(_benchmarked, make, benchmark), f"{PREFIX}{name}")
 
 
+def register_network(name: str, family: Any) -> None:
+    """Adds a family of networks of one's own, and the recipes of all algorithms with it.
+
+    Args:
+        name: letters, digits and the like; ``+`` is between an actor's and a critic's.
+        family: its dataclass, see :mod:`hyperlax.networks.network`; a circuit is a
+            :class:`hyperlax.networks.pqc.CircuitFamily`.
+
+    Raises:
+        UserError: the name is taken, or no name.
+    """
+    from hyperlax.algorithms import ALGORITHMS
+    from hyperlax.networks import NETWORKS
+
+    if not name.isidentifier():
+        raise UserError(f"network '{name}': accepted are letters, digits and _")
+    NETWORKS.register(name, family)
+    for algorithm in ALGORITHMS:
+        register_algorithm(algorithm, name)
+
+
 def _with_network(algorithm: str, family: str) -> Recipe:
     from hyperlax.algorithms import ALGORITHMS
     from hyperlax.networks import NETWORKS, kinds

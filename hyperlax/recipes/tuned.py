@@ -144,10 +144,9 @@ TUNED: dict[str, dict[str, dict[str, object]]] = {
             "normalize_rewards": False,
         },
         "gymnax.pendulum": {
-            **_circuits("actor", n_layers=2, n_vstack=3),
-            **_circuits("critic", n_layers=3, n_vstack=3),
+            **_circuits("actor", "critic", n_layers=2, n_vstack=3),
             "actor_lr": 3e-3,
-            "critic_lr": 3e-3,
+            "critic_lr": 1e-3,
             "total_num_envs": 64,
             "epochs": 10,
             "num_minibatches": 64,

@@ -43,7 +43,14 @@ def _run(name: str, cache: Path, *arguments: str) -> str:
 
 
 def test_every_example_is_tested() -> None:
-    assert EXAMPLES == ["own_environment", "own_recipe", "play_policy", "sweep_from_python"]
+    assert EXAMPLES == ["own_circuit", "own_environment", "own_recipe", "play_policy", "sweep_from_python"]
+
+
+def test_own_circuit(tmp_path: Path, cache: Path) -> None:
+    printed = _run("own_circuit", cache, "--steps", "1024", "--output-root", str(tmp_path))
+    table = [[float(cell) for cell in line.split()] for line in printed.splitlines()[-3:]]
+    circuit = lambda layers: 4 * 3 * layers  # noqa: E731, a scale and two angles a qubit and layer
+    assert [row[:2] for row in sorted(table)] == [[n, 2 * circuit(n) + 3 * 3 + 3] for n in (1, 2, 4)]
 
 
 def test_sweep_from_python(tmp_path: Path, cache: Path) -> None:
