@@ -58,7 +58,7 @@ class CircuitFamily:
     def shape(self, inputs: tuple[int, ...]) -> CircuitShape:
         """Returns the static shape of exactly this network; inputs are flattened."""
         circuit = _circuit(self, inputs)
-        return CircuitShape(shape_of(circuit), circuit.num_params, inputs, self.scale_outputs)
+        return CircuitShape(shape_of(circuit), inputs, self.scale_outputs)
 
     def traced(self, shape: CircuitShape) -> CircuitLane:
         """Returns this network's place inside ``shape`` as values that may differ between lanes."""
@@ -79,6 +79,9 @@ class CircuitFamily:
 @cache
 def _circuit(family: Any, inputs: tuple[int, ...]) -> Circuit:
     circuit: Circuit = family.circuit(math.prod(inputs))
+    if circuit.num_inputs > math.prod(inputs):
+        last = circuit.num_inputs - 1
+        raise UserError(f"the circuit encodes feature {last}: accepted is 0 … {math.prod(inputs) - 1}")
     return circuit
 
 
@@ -170,13 +173,11 @@ class CircuitShape:
 
     Attributes:
         tape: sizes of the tape.
-        parameters: most of any lane.
         inputs: shape of one input.
         scales: whether outputs of any lane are multiplied by parameters.
     """
 
     tape: TapeShape
-    parameters: int
     inputs: tuple[int, ...]
     scales: bool = False
 
@@ -188,7 +189,6 @@ class CircuitShape:
         """Returns the least shape that holds both."""
         return CircuitShape(
             self.tape.merge(other.tape),
-            max(self.parameters, other.parameters),
             self.inputs,
             self.scales or other.scales,
         )
@@ -226,7 +226,7 @@ class CircuitShape:
         """Returns the number of parameters, padding included."""
         del num_inputs
         scales = self.tape.num_observables if self.scales else 0
-        return self.parameters + scales + (self.tape.num_observables + 1) * num_outputs
+        return self.tape.num_params + scales + (self.tape.num_observables + 1) * num_outputs
 
     def num_units(self) -> int:
         """Returns numbers that are kept of one input: the expectation values, and two states.
@@ -256,7 +256,7 @@ class CircuitTorso(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, lane: CircuitLane) -> jax.Array:
         """Maps ``(features, batch)`` to ``(observables, batch)``; padded observables are zero."""
-        params = self.param("circuit", nn.initializers.zeros, (self.shape.parameters,))
+        params = self.param("circuit", nn.initializers.zeros, (self.shape.tape.num_params,))
         values = executor.expectations(lane.tape, params, x, self.shape.tape)
         if not self.shape.scales:
             return values

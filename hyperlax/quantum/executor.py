@@ -49,7 +49,15 @@ def expectations(tape: Tape, params: jax.Array, inputs: jax.Array, shape: TapeSh
 
     Returns:
         ``(observables, batch)`` in [-1, 1]; zero for observables that are padding.
+
+    Raises:
+        UserError: operands of another shape or type; double precision without x64.
     """
+    for name, array, least in (("params", params, (shape.num_params,)), ("inputs", inputs, (shape.num_inputs, 1))):
+        given = np.shape(array)
+        if len(given) != len(least) or given[0] < least[0]:
+            accepted = f"({least[0]} or more{', batch' * (len(least) - 1)})"
+            raise UserError(f"{name} of shape {given}: accepted is {accepted}")
     for name, array in (("params", params), ("inputs", inputs)):
         if getattr(array, "dtype", None) == np.float64 and not jax.config.read(
             "jax_enable_x64"

@@ -55,6 +55,7 @@ class Tape(NamedTuple):
 
     def lines(self, params: Any) -> tuple[Any, Any]:
         """Returns every angle as a function of its input: offset and slope, ``(layers, qubits, rotations)`` each."""
+        params = jnp.pad(params, (0, 1))  # so that there is one to choose from
         offset = jnp.where(self.bias < 0, 0, params[self.bias]) + jnp.asarray(self.constant, params.dtype)
         return offset, jnp.where(self.scale < 0, jnp.ones((), params.dtype), params[self.scale])
 
@@ -70,6 +71,8 @@ class TapeShape:
         num_observables: most.
         permutes: whether any layer does more than change signs.
         only_z: whether all Pauli words are of I and Z.
+        num_inputs: of the circuit with most.
+        num_params: likewise.
     """
 
     num_qubits: int
@@ -78,6 +81,8 @@ class TapeShape:
     num_observables: int
     permutes: bool
     only_z: bool
+    num_inputs: int
+    num_params: int
 
     def merge(self, other: TapeShape) -> TapeShape:
         """Returns the least shape that holds both."""
@@ -88,6 +93,8 @@ class TapeShape:
             max(self.num_observables, other.num_observables),
             self.permutes or other.permutes,
             self.only_z and other.only_z,
+            max(self.num_inputs, other.num_inputs),
+            max(self.num_params, other.num_params),
         )
 
 
@@ -102,7 +109,8 @@ def shape_of(circuit: Circuit) -> TapeShape:
     layers = _placed(circuit)
     permutes = any(gate.name == "cnot" for gate in circuit.gates)
     only_z = not any(set(word) & set("XY") for word in circuit.observables)
-    return TapeShape(circuit.num_qubits, len(layers), _depth(layers), len(circuit.observables), permutes, only_z)
+    sizes = circuit.num_qubits, len(layers), _depth(layers), len(circuit.observables)
+    return TapeShape(*sizes, permutes, only_z, circuit.num_inputs, circuit.num_params)
 
 
 def lower(circuit: Circuit) -> Tape:

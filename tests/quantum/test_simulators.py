@@ -211,3 +211,25 @@ def test_lanes_spread_over_devices_give_the_same_bits(kernel):
             np.testing.assert_array_equal(a, b)
         else:
             np.testing.assert_allclose(a, b, rtol=0, atol=2e-6 * max(1, np.abs(b).max()))
+
+
+def test_operands_that_do_not_fit_are_refused():
+    """The kernel would read what is behind them."""
+    circuit = CIRCUITS["re-uploading"]
+    params, x, _ = (np.float32(array) for array in inputs_of(circuit))
+    with pytest.raises(UserError, match=r"params of shape \(95,\): accepted is \(96 or more\)"):
+        run(circuit)(params[1:], x)
+    with pytest.raises(UserError, match=r"inputs of shape \(4, 3\): accepted is \(5 or more, batch\)"):
+        run(circuit)(params, x[1:])
+    with pytest.raises(UserError, match=r"inputs of shape \(5,\): accepted is \(5 or more, batch\)"):
+        run(circuit)(params, x[:, 0])
+
+
+def test_a_circuit_without_parameters_or_gates(kernel):
+    """|0> turned by pi about X is |1>, in Z's eyes -1; a circuit that does nothing leaves |0>."""
+    circuit = Builder(2)
+    circuit.rotate("x", 1, np.pi)
+    values = run(circuit.build(["ZI", "IZ", "ZZ"]))(np.zeros(0, np.float32), np.zeros((0, 2), np.float32))
+    np.testing.assert_allclose(values, [[1, 1], [-1, -1], [-1, -1]], atol=1e-6)
+    idle = run(Builder(1).build(["Z", "X", "I"]))(np.zeros(0, np.float32), np.zeros((0, 2), np.float32))
+    np.testing.assert_allclose(idle, [[1, 1], [0, 0], [1, 1]], atol=1e-6)
