@@ -30,33 +30,30 @@ def library() -> Path | None:
 def expectations(tape: Tape, params: jax.Array, inputs: jax.Array) -> jax.Array:
     """As :func:`hyperlax.quantum.state_vector.expectations`; a lane's own circuit runs, whatever it is padded to."""
     assert library() is not None
-    offset, scale = tape.lines(params)
-    whole = tape.sizes, tape.axis, tape.feature
-    tables = tape.source, jnp.asarray(tape.sign, params.dtype), tape.flips, tape.masks, tape.num_y
-    return _measured(offset, scale, inputs.astype(params.dtype), whole, tables)
+    reals = {name: jnp.asarray(getattr(tape, name), params.dtype) for name in ("constant", "sign")}
+    return _measured(tape._replace(**reals), params, inputs.astype(params.dtype))
 
 
 def _call(name: str, outputs: Any, *operands: Any) -> Any:
-    bits = "f64" if operands[3].dtype == jnp.float64 else "f32"
+    bits = "f64" if operands[-1].dtype == jnp.float64 else "f32"
     return jax.ffi.ffi_call(f"hyperlax_{name}_{bits}", outputs, vmap_method="broadcast_all")(*operands)
 
 
 @jax.custom_vjp
-def _measured(offset: jax.Array, scale: jax.Array, inputs: jax.Array, whole: Any, tables: Any) -> jax.Array:
-    shape = jax.ShapeDtypeStruct((tables[2].shape[0], inputs.shape[1]), inputs.dtype)
-    values: jax.Array = _call("forward", shape, *whole, offset, scale, *tables, inputs)
+def _measured(tape: Tape, params: jax.Array, inputs: jax.Array) -> jax.Array:
+    shape = jax.ShapeDtypeStruct((tape.flips.shape[0], inputs.shape[1]), inputs.dtype)
+    values: jax.Array = _call("forward", shape, *tape, params, inputs)
     return values
 
 
-def _forward(offset: jax.Array, scale: jax.Array, inputs: jax.Array, whole: Any, tables: Any) -> tuple[jax.Array, Any]:
-    return _measured(offset, scale, inputs, whole, tables), (offset, scale, inputs, whole, tables)
+def _forward(tape: Tape, params: jax.Array, inputs: jax.Array) -> tuple[jax.Array, Any]:
+    return _measured(tape, params, inputs), (tape, params, inputs)
 
 
 def _backward(kept: Any, cotangent: jax.Array) -> tuple[Any, ...]:
-    offset, scale, inputs, whole, tables = kept
-    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (offset, scale, inputs)]
-    gradients = _call("backward", shapes, *whole, offset, scale, *tables, inputs, cotangent)
-    return *gradients, None, None
+    tape, params, inputs = kept
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (params, inputs)]
+    return None, *_call("backward", shapes, *tape, params, inputs, cotangent)
 
 
 _measured.defvjp(_forward, _backward)

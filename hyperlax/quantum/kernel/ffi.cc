@@ -27,23 +27,21 @@ constexpr int kVectorsPerChunk = 8;
 #define HYPERLAX_CLONES
 #endif
 
-// Operands as XLA has them, of shapes (…, 3), (…, layers, qubits, rotations) four times, (…, layers, states) twice,
-// (…, observables) three times, (…, features, samples). What stands in front, by vmap, are the lanes.
+// Operands as XLA has them, of shapes (…, 3), (…, layers, qubits, rotations) five times, (…, layers, states) twice,
+// (…, observables) three times, (…, parameters), (…, features, samples). What stands in front, by vmap, are the lanes.
 template <ffi::DataType real>
 struct Operands {
-  ffi::Buffer<ffi::S32> sizes, axis, feature;
-  ffi::Buffer<real> offset, scale;
-  ffi::Buffer<ffi::S32> source;
+  ffi::Buffer<ffi::S32> sizes, axis;
+  ffi::Buffer<real> constant;
+  ffi::Buffer<ffi::S32> bias, scale, feature, source;
   ffi::Buffer<real> sign;
   ffi::Buffer<ffi::S32> flips, masks, num_y;
-  ffi::Buffer<real> inputs;
+  ffi::Buffer<real> params, inputs;
 
   typedef ffi::NativeType<real> T;
 
   int64_t lanes() const { return sizes.element_count() / 3; }
-  int64_t angles() const {
-    return axis.dimensions().end()[-3] * axis.dimensions().end()[-2] * axis.dimensions().back();
-  }
+  int64_t parameters() const { return params.dimensions().back(); }
   int64_t features() const { return inputs.dimensions().end()[-2]; }
   int64_t samples() const { return inputs.dimensions().back(); }
   int64_t observables() const { return flips.dimensions().back(); }
@@ -51,19 +49,23 @@ struct Operands {
   Lane<T> lane(int64_t i) const {
     Lane<T> lane = {};
     const int32_t* own = sizes.typed_data() + 3 * i;
-    const int64_t words = observables(), tables = source.dimensions().end()[-2] * source.dimensions().back();
+    const auto layers = axis.dimensions().end()[-3], qubits = axis.dimensions().end()[-2];
+    const int64_t angles = layers * qubits * axis.dimensions().back(), tables = layers * source.dimensions().back();
     lane.num_layers = own[0], lane.num_qubits = own[1], lane.num_observables = own[2];
-    lane.max_qubits = axis.dimensions().end()[-2], lane.max_rotations = axis.dimensions().back();
-    lane.num_states = source.dimensions().back(), lane.num_features = features(), lane.num_samples = samples();
-    lane.axis = axis.typed_data() + i * angles();
-    lane.feature = feature.typed_data() + i * angles();
-    lane.offset = offset.typed_data() + i * angles();
-    lane.scale = scale.typed_data() + i * angles();
+    lane.max_qubits = qubits, lane.max_rotations = axis.dimensions().back();
+    lane.num_states = source.dimensions().back(), lane.num_params = parameters();
+    lane.num_features = features(), lane.num_samples = samples();
+    lane.axis = axis.typed_data() + i * angles;
+    lane.constant = constant.typed_data() + i * angles;
+    lane.bias = bias.typed_data() + i * angles;
+    lane.scale = scale.typed_data() + i * angles;
+    lane.feature = feature.typed_data() + i * angles;
     lane.source = source.typed_data() + i * tables;
     lane.sign = sign.typed_data() + i * tables;
-    lane.flips = flips.typed_data() + i * words;
-    lane.masks = masks.typed_data() + i * words;
-    lane.num_y = num_y.typed_data() + i * words;
+    lane.flips = flips.typed_data() + i * observables();
+    lane.masks = masks.typed_data() + i * observables();
+    lane.num_y = num_y.typed_data() + i * observables();
+    lane.params = params.typed_data() + i * parameters();
     lane.inputs = inputs.typed_data() + i * features() * samples();
     return lane;
   }
@@ -132,96 +134,114 @@ HYPERLAX_INLINE void forward_chunk(Block<T>& block, const Lane<T>& lane, Key key
 
 template <typename T>
 HYPERLAX_INLINE void backward_chunk(Block<T>& block, const Lane<T>& lane, Key key, int64_t begin, int64_t end,
-                                    T* by_offset, T* by_scale, T* by_input) {
+                                    T* by_params, T* by_input) {
   block.begin(lane, key.call, key.lane);
   block.begin_sums();
   for (int64_t first = begin; first < end; first += Block<T>::kSamples)
     block.backward(lane, first, std::min<int64_t>(Block<T>::kSamples, end - first), by_input);
-  block.finish(lane, by_offset, by_scale);
+  block.finish(lane, by_params);
 }
 
-#define HYPERLAX_CHUNKS(T)                                                                                          \
-  HYPERLAX_CLONES void forward_of(Block<T>& block, const Lane<T>& lane, Key key, int64_t a, int64_t b, T* values) { \
-    forward_chunk(block, lane, key, a, b, values);                                                                  \
-  }                                                                                                                 \
-  HYPERLAX_CLONES void backward_of(Block<T>& block, const Lane<T>& lane, Key key, int64_t a, int64_t b, T* o, T* s, \
-                                   T* x) {                                                                          \
-    backward_chunk(block, lane, key, a, b, o, s, x);                                                                \
+#define HYPERLAX_CHUNKS(T)                                                                                            \
+  HYPERLAX_CLONES void forward_of(Block<T>& block, const Lane<T>& lane, Key key, int64_t a, int64_t b, T* y) {        \
+    forward_chunk(block, lane, key, a, b, y);                                                                         \
+  }                                                                                                                   \
+  HYPERLAX_CLONES void backward_of(Block<T>& block, const Lane<T>& lane, Key key, int64_t a, int64_t b, T* p, T* x) { \
+    backward_chunk(block, lane, key, a, b, p, x);                                                                     \
   }
 HYPERLAX_CHUNKS(float)
 HYPERLAX_CHUNKS(double)
 
+// The chunks of all lanes: chunk `number` is of samples `begin` to `end` of a lane.
+struct Chunks {
+  int64_t size, samples, each;
+
+  Chunks(int64_t vector, int64_t samples)
+      : size(kVectorsPerChunk * vector), samples(samples), each((samples + size - 1) / size) {}
+  int64_t lane(int64_t number) const { return number / each; }
+  int64_t begin(int64_t number) const { return number % each * size; }
+  int64_t end(int64_t number) const { return std::min(begin(number) + size, samples); }
+};
+
 template <ffi::DataType real>
-ffi::Error forward(ffi::ThreadPool pool, ffi::Buffer<ffi::S32> sizes, ffi::Buffer<ffi::S32> axis,
-                   ffi::Buffer<ffi::S32> feature, ffi::Buffer<real> offset, ffi::Buffer<real> scale,
-                   ffi::Buffer<ffi::S32> source, ffi::Buffer<real> sign, ffi::Buffer<ffi::S32> flips,
-                   ffi::Buffer<ffi::S32> masks, ffi::Buffer<ffi::S32> num_y, ffi::Buffer<real> inputs,
-                   ffi::ResultBuffer<real> values) {
+ffi::Error forward(ffi::ThreadPool pool, Operands<real> all, ffi::ResultBuffer<real> values) {
   typedef ffi::NativeType<real> T;
-  const Operands<real> all{sizes, axis, feature, offset, scale, source, sign, flips, masks, num_y, inputs};
   T* out = values->typed_data();
   std::memset(out, 0, values->size_bytes());
-  const int64_t size = kVectorsPerChunk * Block<T>::kSamples, samples = all.samples();
-  const int64_t chunks = (samples + size - 1) / size;
+  const Chunks chunks(Block<T>::kSamples, all.samples());
   const int64_t call = next_call();
-  in_parallel(pool, all.lanes() * chunks, [&](int64_t item) {
-    const int64_t lane = item / chunks, begin = item % chunks * size;
-    forward_of(own_block<T>(), all.lane(lane), {call, lane}, begin, std::min(begin + size, samples),
-               out + lane * all.observables() * samples);
+  in_parallel(pool, all.lanes() * chunks.each, [&](int64_t number) {
+    const int64_t i = chunks.lane(number);
+    forward_of(own_block<T>(), all.lane(i), {call, i}, chunks.begin(number), chunks.end(number),
+               out + i * all.observables() * all.samples());
   });
   return ffi::Error::Success();
 }
 
 template <ffi::DataType real>
-ffi::Error backward(ffi::ThreadPool pool, ffi::Buffer<ffi::S32> sizes, ffi::Buffer<ffi::S32> axis,
-                    ffi::Buffer<ffi::S32> feature, ffi::Buffer<real> offset, ffi::Buffer<real> scale,
-                    ffi::Buffer<ffi::S32> source, ffi::Buffer<real> sign, ffi::Buffer<ffi::S32> flips,
-                    ffi::Buffer<ffi::S32> masks, ffi::Buffer<ffi::S32> num_y, ffi::Buffer<real> inputs,
-                    ffi::Buffer<real> weights, ffi::ResultBuffer<real> by_offset, ffi::ResultBuffer<real> by_scale,
-                    ffi::ResultBuffer<real> by_input) {
+ffi::Error backward(ffi::ThreadPool pool, Operands<real> all, ffi::Buffer<real> weights,
+                    ffi::ResultBuffer<real> by_params, ffi::ResultBuffer<real> by_input) {
   typedef ffi::NativeType<real> T;
-  const Operands<real> all{sizes, axis, feature, offset, scale, source, sign, flips, masks, num_y, inputs};
   T* input = by_input->typed_data();
-  std::memset(input, 0, by_input->size_bytes());
-  const int64_t size = kVectorsPerChunk * Block<T>::kSamples, samples = all.samples(), angles = all.angles();
-  const int64_t chunks = (samples + size - 1) / size;
-  std::vector<T> sums(2 * all.lanes() * chunks * angles);
+  const int64_t size = all.parameters();
+  const Chunks chunks(Block<T>::kSamples, all.samples());
+  std::vector<T> sums(all.lanes() * chunks.each * size);
   const int64_t call = next_call();
-  in_parallel(pool, all.lanes() * chunks, [&](int64_t item) {
-    const int64_t i = item / chunks, begin = item % chunks * size;
+  in_parallel(pool, all.lanes() * chunks.each, [&](int64_t number) {
+    const int64_t i = chunks.lane(number);
     Lane<T> lane = all.lane(i);
-    lane.weights = weights.typed_data() + i * all.observables() * samples;
-    T* own = sums.data() + 2 * item * angles;
-    backward_of(own_block<T>(), lane, {call, i}, begin, std::min(begin + size, samples), own, own + angles,
-                input + i * all.features() * samples);
+    lane.weights = weights.typed_data() + i * all.observables() * all.samples();
+    backward_of(own_block<T>(), lane, {call, i}, chunks.begin(number), chunks.end(number), sums.data() + number * size,
+                input + i * all.features() * all.samples());
   });
   for (int64_t i = 0; i < all.lanes(); ++i) {
-    T *offsets = by_offset->typed_data() + i * angles, *scales = by_scale->typed_data() + i * angles;
-    std::fill_n(offsets, angles, T(0));
-    std::fill_n(scales, angles, T(0));
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-      const T* own = sums.data() + 2 * (i * chunks + chunk) * angles;
-      for (int64_t a = 0; a < angles; ++a) offsets[a] += own[a], scales[a] += own[angles + a];
-    }
+    T* total = by_params->typed_data() + i * size;
+    std::fill_n(total, size, T(0));
+    for (int64_t chunk = i * chunks.each; chunk < (i + 1) * chunks.each; ++chunk)
+      for (int64_t p = 0; p < size; ++p) total[p] += sums[chunk * size + p];
   }
   return ffi::Error::Success();
 }
 
+// The same with every operand an argument of its own, as XLA passes them.
+#define HYPERLAX_OPERANDS                                                                                            \
+  ffi::Buffer<ffi::S32> sizes, ffi::Buffer<ffi::S32> axis, ffi::Buffer<real> constant, ffi::Buffer<ffi::S32> bias,   \
+      ffi::Buffer<ffi::S32> scale, ffi::Buffer<ffi::S32> feature, ffi::Buffer<ffi::S32> source,                      \
+      ffi::Buffer<real> sign, ffi::Buffer<ffi::S32> flips, ffi::Buffer<ffi::S32> masks, ffi::Buffer<ffi::S32> num_y, \
+      ffi::Buffer<real> params, ffi::Buffer<real> inputs
+#define HYPERLAX_ALL \
+  Operands<real> { sizes, axis, constant, bias, scale, feature, source, sign, flips, masks, num_y, params, inputs }
+
+template <ffi::DataType real>
+ffi::Error forward_call(ffi::ThreadPool pool, HYPERLAX_OPERANDS, ffi::ResultBuffer<real> values) {
+  return forward<real>(pool, HYPERLAX_ALL, values);
+}
+
+template <ffi::DataType real>
+ffi::Error backward_call(ffi::ThreadPool pool, HYPERLAX_OPERANDS, ffi::Buffer<real> weights,
+                         ffi::ResultBuffer<real> by_params, ffi::ResultBuffer<real> by_input) {
+  return backward<real>(pool, HYPERLAX_ALL, weights, by_params, by_input);
+}
+
 template <ffi::DataType real>
 auto operands() {
+  typedef ffi::Buffer<ffi::S32> Integers;
+  typedef ffi::Buffer<real> Reals;
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
-      .Arg<ffi::Buffer<ffi::S32>>()
-      .Arg<ffi::Buffer<ffi::S32>>()
-      .Arg<ffi::Buffer<ffi::S32>>()
-      .template Arg<ffi::Buffer<real>>()
-      .template Arg<ffi::Buffer<real>>()
-      .template Arg<ffi::Buffer<ffi::S32>>()
-      .template Arg<ffi::Buffer<real>>()
-      .template Arg<ffi::Buffer<ffi::S32>>()
-      .template Arg<ffi::Buffer<ffi::S32>>()
-      .template Arg<ffi::Buffer<ffi::S32>>()
-      .template Arg<ffi::Buffer<real>>();
+      .template Arg<Integers>()
+      .template Arg<Integers>()
+      .template Arg<Reals>()
+      .template Arg<Integers>()
+      .template Arg<Integers>()
+      .template Arg<Integers>()
+      .template Arg<Integers>()
+      .template Arg<Reals>()
+      .template Arg<Integers>()
+      .template Arg<Integers>()
+      .template Arg<Integers>()
+      .template Arg<Reals>()
+      .template Arg<Reals>();
 }
 
 template <ffi::DataType real>
@@ -234,17 +254,18 @@ auto backward_binding() {
   return operands<real>()
       .template Arg<ffi::Buffer<real>>()
       .template Ret<ffi::Buffer<real>>()
-      .template Ret<ffi::Buffer<real>>()
       .template Ret<ffi::Buffer<real>>();
 }
 
 }  // namespace hyperlax
 
 #pragma GCC visibility push(default)
-XLA_FFI_DEFINE_HANDLER_SYMBOL(hyperlax_forward_f32, hyperlax::forward<ffi::F32>, hyperlax::forward_binding<ffi::F32>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(hyperlax_forward_f64, hyperlax::forward<ffi::F64>, hyperlax::forward_binding<ffi::F64>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(hyperlax_backward_f32, hyperlax::backward<ffi::F32>,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(hyperlax_forward_f32, hyperlax::forward_call<ffi::F32>,
+                              hyperlax::forward_binding<ffi::F32>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(hyperlax_forward_f64, hyperlax::forward_call<ffi::F64>,
+                              hyperlax::forward_binding<ffi::F64>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(hyperlax_backward_f32, hyperlax::backward_call<ffi::F32>,
                               hyperlax::backward_binding<ffi::F32>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(hyperlax_backward_f64, hyperlax::backward<ffi::F64>,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(hyperlax_backward_f64, hyperlax::backward_call<ffi::F64>,
                               hyperlax::backward_binding<ffi::F64>());
 #pragma GCC visibility pop

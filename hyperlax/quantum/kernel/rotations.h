@@ -13,20 +13,23 @@ template <typename T>
 struct Lane {
   int num_layers, num_qubits, num_observables;  // its own
   int max_qubits, max_rotations;                // sizes of the arrays
-  int num_states, num_features, num_samples;
+  int num_states, num_features, num_samples, num_params;
   const int32_t* axis;     // (layers, qubits, rotations)
-  const int32_t* feature;  // likewise; -1 for none
-  const T* offset;         // likewise: angle = offset + scale * input
-  const T* scale;
-  const int32_t* source;  // (layers, states)
+  const T* constant;       // likewise, as the next three: angle = constant + bias + scale * input
+  const int32_t* bias;     // which parameter is added; -1 for none
+  const int32_t* scale;    // which multiplies the input; -1 for the input as it is
+  const int32_t* feature;  // which input; -1 for none
+  const int32_t* source;   // (layers, states)
   const T* sign;
   const int32_t* flips;  // (observables)
   const int32_t* masks;
   const int32_t* num_y;
+  const T* params;   // (parameters)
   const T* inputs;   // (features, samples)
   const T* weights;  // (observables, samples): the gradient by the values; backward only
 
   int rotation(int layer, int qubit) const { return (layer * max_qubits + qubit) * max_rotations; }
+  T offset(int rotation) const { return constant[rotation] + (bias[rotation] < 0 ? T(0) : params[bias[rotation]]); }
 };
 
 // The rotations of one lane, for one vector of samples at a time.
@@ -87,19 +90,20 @@ class Rotations {
       store<T>(by_input + f * lane.num_samples + first, count, inputs_[f].slope);
   }
 
-  // Writes the gradients by offsets and scales since `begin_sums`, (layers, qubits, rotations).
-  HYPERLAX_INLINE void finish(const Lane<T>& lane, T* by_offset, T* by_scale) const {
+  // Writes the gradient by parameters since `begin_sums`.
+  HYPERLAX_INLINE void finish(const Lane<T>& lane, T* by_params) const {
+    for (int p = 0; p < lane.num_params; ++p) by_params[p] = 0;
     for (size_t i = 0; i < steps_.size(); ++i) {
       const Step& step = steps_[i];
       T t[3] = {sum<T>(sums_[i].v[0]), sum<T>(sums_[i].v[1]), sum<T>(sums_[i].v[2])};
       if (step.axis != kFixed) {
-        by_offset[step.place] = t[0];
-        by_scale[step.place] = t[1];
+        if (lane.bias[step.place] >= 0) by_params[lane.bias[step.place]] += t[0];
+        if (lane.scale[step.place] >= 0) by_params[lane.scale[step.place]] += t[1];
         continue;
       }
       for (int place = step.place + step.count - 1; place >= step.place; --place) {
         const int axis = lane.axis[place], next = (axis + 1) % 3, last = (axis + 2) % 3;
-        by_offset[place] = t[axis];
+        if (lane.bias[place] >= 0) by_params[lane.bias[place]] += t[axis];
         const T half_c = fixed_c_[place], half_s = fixed_s_[place], before = t[next];
         const T c = 1 - 2 * half_s * half_s, s = 2 * half_s * half_c;
         t[next] = c * before + s * t[last];
@@ -145,13 +149,15 @@ class Rotations {
   HYPERLAX_INLINE void add_step(const Lane<T>& lane, int product, int place) {
     const int axis = lane.axis[place], feature = lane.feature[place];
     if (feature >= 0) {
-      steps_.push_back({product, axis, place, 1, feature, lane.offset[place], lane.scale[place], {}});
+      const T scale = lane.scale[place] < 0 ? T(1) : lane.params[lane.scale[place]];
+      steps_.push_back({product, axis, place, 1, feature, lane.offset(place), scale, {}});
       return;
     }
+    if (lane.bias[place] < 0 && lane.constant[place] == 0) return;  // padding
     if (steps_.empty() || steps_.back().axis != kFixed || steps_.back().product != product)
       steps_.push_back({product, kFixed, place, 0, -1, 0, 0, {1, 0, 0, 0, {}}});
     Step& step = steps_.back();
-    step.count += 1;
+    step.count = place - step.place + 1;
     const Fixed q = step.fixed;
     const T c = fixed_c_[place], s = fixed_s_[place];
     step.fixed = after(c, s, axis, q);
@@ -164,7 +170,8 @@ class Rotations {
     fixed_s_.resize(total);
     for (int first = 0; first < total; first += kSamples) {
       const int count = total - first < kSamples ? total - first : kSamples;
-      const Vec half = T(0.5) * load<T>(lane.offset + first, count);
+      Vec half = {};
+      for (int i = 0; i < count; ++i) half[i] = T(0.5) * lane.offset(first + i);
       Turn turn;
       sine_cosine(half, turn.s, turn.c);
       if (any_is_far<T>(half * half)) turn = turn_far(half);

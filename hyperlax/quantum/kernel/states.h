@@ -77,10 +77,8 @@ class Block {
     rotations_.store_slopes(lane, first, count, by_input);
   }
 
-  // Writes the gradients by offsets and scales since `begin_sums`, (layers, qubits, rotations).
-  HYPERLAX_INLINE void finish(const Lane<T>& lane, T* by_offset, T* by_scale) const {
-    rotations_.finish(lane, by_offset, by_scale);
-  }
+  // Writes the gradient by parameters since `begin_sums`.
+  HYPERLAX_INLINE void finish(const Lane<T>& lane, T* by_params) const { rotations_.finish(lane, by_params); }
 
  private:
   struct Complex {
