@@ -45,15 +45,27 @@ class Job:
         return tuple(array.astype(np.float32) for array in (*angles, inputs, weights))  # type: ignore[return-value]
 
 
-Circuit = Callable[[Any, Any, Any], Any]  # theta, omega, one input (features,) to the outputs (qubits,)
+Outputs = Callable[[Any, Any], Any]  # parameters and inputs of one lane to its outputs
+Operands = Callable[[Job], tuple[Any, np.ndarray, np.ndarray]]  # parameters, inputs, weights as a library likes them
 
 
-def hyperlax(kernel: str) -> Callable[[Job], Callable[..., Any]]:
+def samples_first(job: Job) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Returns (theta, omega), inputs ``(lanes, batch, features)`` and weights ``(lanes, batch, qubits)``."""
+    theta, omega, inputs, weights = job.operands()
+    return (theta, omega), inputs, weights
+
+
+def samples_last(job: Job) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Returns parameters ``(lanes, parameters)``, inputs ``(lanes, features, batch)`` and weights likewise."""
+    theta, omega, inputs, weights = job.operands()
+    params = np.concatenate([theta.reshape(job.lanes, -1), omega.swapaxes(1, 2).reshape(job.lanes, -1)], axis=1)
+    return params, inputs.swapaxes(1, 2), weights.swapaxes(1, 2)
+
+
+def hyperlax(kernel: str) -> Callable[[Job], Outputs]:
     """Ours, with the fused kernel (``cpu``) or in pure JAX (``jax``)."""
 
-    def build(job: Job) -> Callable[..., Any]:
-        import jax.numpy as jnp
-
+    def build(job: Job) -> Outputs:
         from hyperlax.quantum import executor
         from hyperlax.quantum.circuit import data_reuploading
         from hyperlax.quantum.tape import lower, shape_of
@@ -61,17 +73,12 @@ def hyperlax(kernel: str) -> Callable[[Job], Callable[..., Any]]:
         executor.choose(kernel)
         circuit = data_reuploading(3 * job.num_qubits, job.num_layers, 1)
         tape, shape = lower(circuit), shape_of(circuit)
-
-        def outputs(theta: Any, omega: Any, inputs: Any) -> Any:
-            params = jnp.concatenate([theta.ravel(), omega.swapaxes(0, 1).ravel()])
-            return executor.expectations(tape, params, inputs.T, shape).T
-
-        return outputs
+        return lambda params, inputs: executor.expectations(tape, params, inputs, shape)
 
     return build
 
 
-def pennylane(job: Job) -> Callable[..., Any]:
+def pennylane(job: Job) -> Outputs:
     """PennyLane's default.qubit, differentiated by backpropagation, mapped over inputs."""
     import jax
     import jax.numpy as jnp
@@ -92,10 +99,10 @@ def pennylane(job: Job) -> Callable[..., Any]:
             qml.Rot(*(omega[qubit, layers] * x[qubit] + theta[qubit, layers]), wires=qubit)
         return [qml.expval(qml.Z(qubit)) for qubit in range(n)]
 
-    return jax.vmap(lambda theta, omega, x: jnp.stack(circuit(theta, omega, x)), in_axes=(None, None, 0))
+    return jax.vmap(lambda params, x: jnp.stack(circuit(*params, x)), in_axes=(None, 0))
 
 
-def tensorcircuit(job: Job) -> Callable[..., Any]:
+def tensorcircuit(job: Job) -> Outputs:
     """TensorCircuit-ng on JAX, mapped over inputs; one contraction to the state, then all values from it."""
     import jax
     import jax.numpy as jnp
@@ -122,34 +129,32 @@ def tensorcircuit(job: Job) -> Callable[..., Any]:
             rot(qubit, omega[qubit, layers] * x[qubit] + theta[qubit, layers])
         return (jnp.abs(c.state()) ** 2) @ signs
 
-    return jax.vmap(circuit, in_axes=(None, None, 0))
+    return jax.vmap(lambda params, x: circuit(*params, x), in_axes=(None, 0))
 
 
-LIBRARIES: dict[str, Callable[[Job], Callable[..., Any]]] = {
-    "kernel": hyperlax("cpu"),
-    "jax": hyperlax("jax"),
-    "pennylane": pennylane,
-    "tensorcircuit": tensorcircuit,
+LIBRARIES: dict[str, tuple[Callable[[Job], Outputs], Operands]] = {
+    "kernel": (hyperlax("cpu"), samples_last),
+    "jax": (hyperlax("jax"), samples_last),
+    "pennylane": (pennylane, samples_first),
+    "tensorcircuit": (tensorcircuit, samples_first),
 }
 
 
-def compiled(library: str, job: Job) -> Callable[[], Any]:
-    """Returns the job as a function without arguments that returns when all is done."""
+def compiled(library: str, job: Job) -> Callable[[], list[Any]]:
+    """Returns the job as a function without arguments that returns arrays, by parameters and by inputs."""
     import jax
 
-    outputs = LIBRARIES[library](job)
-    operands = [jax.device_put(array) for array in job.operands()]
+    build, operands = LIBRARIES[library]
+    outputs, given = build(job), jax.device_put(operands(job))
 
-    def loss(theta: Any, omega: Any, inputs: Any, weights: Any) -> Any:
-        return (outputs(theta, omega, inputs) * weights).sum()
+    def loss(params: Any, inputs: Any, weights: Any) -> Any:
+        return (outputs(params, inputs) * weights).sum()
 
-    def one(theta: Any, omega: Any, inputs: Any, weights: Any) -> Any:
-        if job.gradient:
-            return jax.grad(loss, argnums=(0, 1, 2))(theta, omega, inputs, weights)
-        return outputs(theta, omega, inputs)
+    def one(params: Any, inputs: Any, weights: Any) -> Any:
+        return jax.grad(loss, argnums=(0, 1))(params, inputs, weights) if job.gradient else [outputs(params, inputs)]
 
     function = jax.jit(jax.vmap(one))
-    return lambda: jax.block_until_ready(function(*operands))
+    return lambda: list(jax.block_until_ready(function(*given)))
 
 
 def main() -> None:
@@ -157,6 +162,8 @@ def main() -> None:
     library = sys.argv[1]
     run = compiled(library, Job(1, 1, 1, 1, gradient=True))  # imports everything, starts the backend
     run()
+    import jax
+
     for line in sys.stdin:
         request = json.loads(line)
         start = time.perf_counter()
@@ -164,8 +171,7 @@ def main() -> None:
             run = compiled(library, Job(**request))
             result = run()
             seconds = time.perf_counter() - start
-            leaves = result if isinstance(result, tuple) else (result,)
-            norms = [float(np.linalg.norm(np.asarray(leaf, float))) for leaf in leaves]
+            norms = [float(np.linalg.norm(np.concatenate([np.ravel(a) for a in jax.tree.leaves(r)]))) for r in result]
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             answer = {"compile_seconds": seconds, "norms": norms, "memory_mib": memory}
         else:
