@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -26,22 +27,25 @@ class KernelHook(BuildHookInterface):  # type: ignore[type-arg, misc]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Adds the kernel to the wheel, or says on standard error why there is none."""
-        del version
         wanted = os.environ.get("HYPERLAX_KERNEL", "")
+        if wanted not in ("", "0", "1"):
+            raise ValueError(f"HYPERLAX_KERNEL is '{wanted}': accepted are 0, 1 and nothing")
         library = Path(self.root, FOLDER, "_kernel.so")
-        library.unlink(missing_ok=True)
-        if wanted == "0":
-            return
         try:
+            if wanted == "0":
+                raise RuntimeError("HYPERLAX_KERNEL=0")
             compile_kernel(Path(self.root), library)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             if wanted == "1":
                 raise
+            if version == "editable":
+                library.unlink(missing_ok=True)  # of an older version
             print(f"hyperlax: no CPU kernel, circuits run in pure JAX ({error})", file=sys.stderr)
             return
         build_data["artifacts"].append(str(FOLDER / library.name))
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+        tag = sysconfig.get_platform().replace("universal2", platform.machine()).replace("-", "_").replace(".", "_")
+        build_data["tag"] = f"py3-none-{tag}"
 
 
 def compile_kernel(root: Path, library: Path) -> None:
@@ -55,12 +59,15 @@ def compile_kernel(root: Path, library: Path) -> None:
         raise RuntimeError("jaxlib, whose headers it needs, is not there")
     include = Path(headers.origin).parent / "include"
     flags = [*shlex.split(FLAGS), "-w", "-isystem", str(include), *shlex.split(os.environ.get("CXXFLAGS", ""))]
-    source = root / FOLDER / "kernel" / "ffi.cc"
+    source, links = root / FOLDER / "kernel" / "ffi.cc", shlex.split(os.environ.get("LDFLAGS", ""))
     temporary = library.with_suffix(f".{os.getpid()}")
-    done = subprocess.run(
-        [*compiler, *flags, str(source), "-o", str(temporary)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        temporary.unlink(missing_ok=True)
-        raise RuntimeError(f"{compiler[0]}: {(done.stderr.strip().splitlines() or ['failed'])[0]}")
-    temporary.replace(library)
+    failed = ""
+    for clones in ([], ["-DHYPERLAX_NO_CLONES"]):  # some compilers have no functions for several instruction sets
+        command = [*compiler, *flags, *clones, str(source), "-o", str(temporary), *links]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            temporary.replace(library)
+            return
+        failed = failed or (done.stderr.strip().splitlines() or ["failed"])[0]
+    temporary.unlink(missing_ok=True)
+    raise RuntimeError(f"{compiler[0]}: {failed}")

@@ -7,7 +7,8 @@
 The circuit is hyperlax-quantum's (data re-uploading, three features a qubit, all Z measured), the gradient that of a
 weighted sum of all outputs by parameters and inputs. Every cell is compiled by each library, the results are compared,
 then the libraries run in turn, five rounds. Written to ``benchmark_results/circuits``: ``speed.csv``, a row a cell and
-library, ``speed.md`` and ``speed.png``. Peers are left out where compiling would take them many minutes.
+library, ``speed.json``, how it was measured, ``speed.md`` and ``speed.png``. Peers are left out where compiling would
+take them many minutes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from circuits_worker import LIBRARIES, Job
 HERE = Path(__file__).resolve().parent
 OURS, PEERS = ("kernel", "jax"), ("pennylane", "tensorcircuit")
 ROUNDS, SECONDS = 5, 0.25
-FORWARD, GRADIENT = 14, 54  # operations a rotation, amplitude and input: 14 there, 28 back on two states, 12 slopes
 WANTED = (
     "wanted, gradients, batches of 256 or more: 20 times PennyLane from 2 qubits on; 20 times TensorCircuit to 6 "
     "qubits, 10 times at 8, 5 times at 10; a fiftieth of the compile time; 60% of the core's peak for 4 to 8 qubits, "
@@ -173,6 +173,7 @@ def _cell(cell: Cell, libraries: list[str], processes: list[Process]) -> list[di
             sys.exit(f"error: {library} computes something else: {answer['norms']}, not {compiled[0]['norms']}")
     rounds = [[process.ask({"seconds": SECONDS})["seconds"] for process in processes] for _ in range(ROUNDS)]
     medians = np.median(rounds, axis=0)
+    kernel = libraries.index("kernel") if "kernel" in libraries else -1
     return [
         {
             "library": library,
@@ -180,8 +181,7 @@ def _cell(cell: Cell, libraries: list[str], processes: list[Process]) -> list[di
             **asdict(cell.job),
             "milliseconds": 1e3 * float(medians[i]),
             "compile_seconds": answer["compile_seconds"],
-            "times_kernel": float(np.median([times[i] / times[0] for times in rounds])),
-            "memory_mib": answer["memory_mib"],
+            "times_kernel": float(np.median([times[i] / times[kernel] for times in rounds])) if kernel >= 0 else None,
         }
         for i, (library, answer) in enumerate(zip(libraries, compiled, strict=True))
     ]
@@ -209,14 +209,17 @@ def _peer_versions(python: str) -> dict[str, str]:
 # --- tables and picture ------------------------------------------------------------------------
 
 
+def operations_of(num_qubits: Any, num_layers: Any, gradient: Any) -> Any:
+    """Returns the operations of the kernel's rotations for one input; the circuit has one layer more."""
+    slopes = 14 * num_layers + 12 * (num_layers + 1)
+    return num_qubits * 2.0**num_qubits * (14 * num_layers + np.where(gradient, slopes, 0))
+
+
 def write(rows: pd.DataFrame, about: dict[str, Any], output: Path) -> None:
     """Writes ``speed.md`` and ``speed.png``."""
     top = about["peak_gflops"]
-    gates = rows["num_qubits"] * (rows["num_layers"] + 1)
-    each = np.where(rows["gradient"], GRADIENT, FORWARD)
-    rows["gflops"] = (
-        gates * each * 2.0 ** rows["num_qubits"] * rows["batch"] * rows["lanes"] / rows["milliseconds"] / 1e6
-    )
+    operations = operations_of(rows["num_qubits"], rows["num_layers"], rows["gradient"]) * rows["batch"] * rows["lanes"]
+    rows["gflops"] = operations / rows["milliseconds"] / 1e6
     text = [
         "# Circuit simulation", "", f"- command: `{about['command']}`", f"- machine: {about['machine']}",
         f"- versions: {', '.join(f'{k} {v}' for k, v in about['versions'].items())}",
@@ -224,9 +227,10 @@ def write(rows: pd.DataFrame, about: dict[str, Any], output: Path) -> None:
         f"- multiply-add peak of one core (benchmarks/peak.cc): {report.number(top)} GFLOP/s",
         f"- {WANTED}", "",
         "Times are medians of five rounds in which the libraries took turns; *×* is a library's time divided by the "
-        "kernel's, the median of the rounds. GFLOP/s count 14 operations a merged rotation, amplitude and input "
-        "forward, 54 for the gradient (forward again, back on two states, slopes), nothing else: no sine, no product "
-        "of angles, no measurement.", "",
+        "kernel's, the median of the rounds. GFLOP/s count what the kernel does to amplitudes by rotations and nothing "
+        "else, no sine, no product of angles, no measurement: 14 operations a rotation, amplitude and input in every "
+        "layer but the first, which makes a product state; for the gradient again as many on the way back, and 12 in "
+        "every layer for the slopes.", "",
     ]  # fmt: skip
     usual = "num_layers == 5 and lanes == 1 and cores == 1"
     sections = {
@@ -290,7 +294,7 @@ def _draw(rows: pd.DataFrame, top: float | None, file: Path) -> None:
     axes[2].set(title="gradient, 4 qubits, 5 layers", xlabel="batch", ylabel="milliseconds", xscale="log", yscale="log")
     if top is not None:
         n = np.arange(1, 11)
-        axes[0].plot(n, n * 6 * GRADIENT * 2.0**n * 256 / top / 1e6, "k--", label="multiply-add peak of the core")
+        axes[0].plot(n, operations_of(n, 5, True) * 256 / top / 1e6, "k--", label="multiply-add peak of the core")
     for axis in axes:
         axis.grid(alpha=0.3)
         if not any(len(line.get_xdata()) for line in axis.lines):

@@ -74,7 +74,7 @@ def sweep(
     sequential: bool = False,
     group_by_structure: bool = False,
     num_devices: int | None = None,
-    kernel: str = "auto",
+    kernel: str | None = None,
     memory_limit_gib: float | None = None,
     winner_seeds: int | None = None,
     output_root: str | os.PathLike[str] = "results",
@@ -103,7 +103,7 @@ def sweep(
         sequential: one (sample, seed) after the other, each in its exact shape.
         group_by_structure: one program for each distinct structure.
         num_devices: devices to use, all by default.
-        kernel: what simulates quantum circuits, see :func:`hyperlax.quantum.executor.choose`.
+        kernel: what simulates quantum circuits from now on, see :func:`hyperlax.quantum.executor.choose`.
         memory_limit_gib: what lanes may use; by default 80% of what there is, or of what is free if that is too little.
         winner_seeds: fresh seeds on which the best sample is trained again, so that its score is not
             that of a selection; by default as many as ``num_seeds``, 0 for not at all.
@@ -120,7 +120,8 @@ def sweep(
         UserError: an argument is wrong; the message says what is accepted.
     """
     devices.configure()
-    executor.choose(kernel)
+    if kernel is not None:
+        executor.choose(kernel)
     recipe, env = get_recipe(recipe), make(env) if isinstance(env, str) else env
     length = to_run_length(
         run_length, num_seeds=num_seeds, num_evaluations=num_evaluations, num_eval_episodes=num_eval_episodes

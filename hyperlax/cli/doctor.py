@@ -44,12 +44,12 @@ def _report() -> Iterator[tuple[str, str]]:
     memory = devices.memory(devices.local_mesh()).total / 2**30
     yield "devices", f"{len(local)} × {local[0].device_kind} ({local[0].platform}), {memory:.1f} GiB"
     library = fused_cpu.library()
-    built = (
-        f"built ({library.name})" if library else "not built: install again where a C++ compiler is (g++ or clang++)"
-    )
+    why = f"{fused_cpu.problem()}; HYPERLAX_KERNEL=1 pip install -v … says why"
+    built = f"built ({library.name})" if library else why
     yield "kernel", f"{built}; circuits run on {'the fused kernel' if executor.current() == 'cpu' else 'pure JAX'}"
     cache = getattr(jax.config, "jax_compilation_cache_dir", None)
-    files = [file.stat().st_size for file in Path(cache).iterdir() if file.is_file()] if cache else []
+    folder = Path(cache or "")
+    files = [file.stat().st_size for file in folder.iterdir() if file.is_file()] if cache and folder.is_dir() else []
     yield "cache", f"{cache}: {len(files)} files, {sum(files) / 2**20:.0f} MiB" if cache else "none"
     for extra, (module, purpose) in EXTRAS.items():
         there = find_spec(module) is not None

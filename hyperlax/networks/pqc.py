@@ -68,7 +68,7 @@ class CircuitFamily:
         """Returns the initial angles and scales, each uniform in the circuit's interval for it; outputs as they are."""
         if name == "output_scale":
             return np.ones(shape)
-        low, high = np.array(_circuit(self, inputs).initial).T
+        low, high = _circuit(self, inputs).intervals
         return rng.uniform(low, high)
 
     def finish(self, params: Any) -> Any:
@@ -231,7 +231,8 @@ class CircuitShape:
     def num_units(self) -> int:
         """Returns numbers that are kept of one input: the expectation values, and two states.
 
-        The kernel has the states of a few samples at a time, as much as an eighth of a number of each of some hundred.
+        The kernel has only some 512 bytes an amplitude, whatever the number of inputs: an eighth of a number each of
+        a thousand.
         """
         amplitudes = 2**self.tape.num_qubits
         return self.tape.num_observables + (amplitudes // 8 if executor.current() == "cpu" else 4 * amplitudes)

@@ -20,6 +20,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from hyperlax.errors import UserError, unknown
 
 ROTATIONS = ("x", "y", "z")
@@ -88,6 +90,39 @@ class Circuit:
     gates: tuple[Gate, ...]
     observables: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        _check("num_qubits", self.num_qubits, 1, MAX_QUBITS)
+        if not self.observables:
+            raise UserError("a circuit without observables: at least one Pauli word is needed")
+        for word in self.observables:
+            if len(word) != self.num_qubits or set(word) - set("IXYZ"):
+                raise UserError(f"Pauli word '{word}': accepted are {self.num_qubits} letters of IXYZ, one a qubit")
+        for gate in self.gates:
+            self._check_gate(gate)
+
+    def _check_gate(self, gate: Gate) -> None:
+        if gate.angle is None and gate.name not in ENTANGLERS:
+            raise unknown("two-qubit gate", gate.name, ENTANGLERS)
+        if gate.angle is not None and gate.name not in ROTATIONS:
+            raise unknown("rotation", gate.name, ROTATIONS)
+        for qubit in gate.qubits:
+            _check("qubit", qubit, 0, self.num_qubits - 1)
+        if len(set(gate.qubits)) != (1 if gate.angle is not None else 2):
+            words = "one" if gate.angle is not None else "two different ones"
+            raise UserError(f"{gate.name} on qubits {' and '.join(map(str, gate.qubits))}: accepted are {words}")
+        if gate.angle is None:
+            return
+        for name, number in (("parameter", gate.angle.bias), ("parameter", gate.angle.scale)):
+            if number is not None:
+                _check(name, number, 0, self.num_params - 1)
+        if gate.angle.feature is not None:
+            _check("feature", gate.angle.feature, 0, self.num_inputs - 1)
+
+    @property
+    def intervals(self) -> np.ndarray:
+        """Bounds ``(2, parameters)`` of the initial parameters."""
+        return np.array(self.initial, float).reshape(-1, 2).T
+
     @property
     def num_params(self) -> int:
         """Number of trainable parameters."""
@@ -110,8 +145,7 @@ class Builder:
     _gates: list[Gate] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_qubits <= MAX_QUBITS:
-            raise UserError(f"num_qubits {self.num_qubits}: accepted is 1 … {MAX_QUBITS}")
+        _check("num_qubits", self.num_qubits, 1, MAX_QUBITS)
 
     def parameter(self, low: float = 0.0, high: float | None = None) -> int:
         """Returns the number of a new parameter, drawn between ``low`` and ``high``; ``low`` itself without it."""
@@ -155,19 +189,19 @@ class Builder:
 
     def build(self, observables: Iterable[str]) -> Circuit:
         """Returns the circuit, measured in these Pauli words."""
-        words = tuple(observables)
-        if not words:
-            raise UserError("a circuit without observables: at least one Pauli word is needed")
-        for word in words:
-            if len(word) != self.num_qubits or set(word) - set("IXYZ"):
-                raise UserError(f"Pauli word '{word}': accepted are {self.num_qubits} letters of IXYZ, one a qubit")
         angles = [gate.angle for gate in self._gates if gate.angle is not None]
         features = [angle.feature for angle in angles if angle.feature is not None]
-        return Circuit(self.num_qubits, max(features, default=-1) + 1, tuple(self._initial), tuple(self._gates), words)
+        initial = tuple(self._initial)
+        return Circuit(self.num_qubits, max(features, default=-1) + 1, initial, tuple(self._gates), tuple(observables))
 
     def _check(self, qubit: int) -> None:
-        if not 0 <= qubit < self.num_qubits:
-            raise UserError(f"qubit {qubit}: accepted is 0 … {self.num_qubits - 1}")
+        _check("qubit", qubit, 0, self.num_qubits - 1)
+
+
+def _check(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        accepted = f"accepted is {least} … {most}" if most >= least else "there is none"
+        raise UserError(f"{name} {value}: {accepted}")
 
 
 def pairs_of(pattern: str, num_qubits: int) -> list[tuple[int, int]]:

@@ -79,7 +79,7 @@ def draw(circuit: Circuit, num: int, initial: str, entropy: Iterable[int]) -> tu
     check_initial(initial)
     of_params, of_inputs = (np.random.default_rng([*entropy, purpose]) for purpose in range(2))
     inputs = (num, circuit.num_inputs)
-    low, high = np.array(circuit.initial, float).reshape(-1, 2).T
+    low, high = circuit.intervals
     if initial == "family":
         return of_params.uniform(low, high, (num, len(low))), of_inputs.normal(size=inputs)
     params = of_params.uniform(0, 2 * math.pi, (num, len(low)))

@@ -27,7 +27,9 @@ def choose(kernel: str) -> None:
     if kernel not in KERNELS:
         raise unknown("kernel", kernel, KERNELS)
     if kernel == "cpu" and fused_cpu.library() is None:
-        raise UserError("kernel cpu: it was not built (hyperlax doctor says more); accepted are auto, jax")
+        raise UserError(f"kernel cpu: it was {fused_cpu.problem()}; accepted are auto, jax")
+    if kernel == "cpu" and jax.default_backend() != "cpu":
+        raise UserError(f"kernel cpu: JAX runs on {jax.default_backend()}; accepted are auto, jax")
     _chosen = kernel
 
 
@@ -59,9 +61,10 @@ def expectations(tape: Tape, params: jax.Array, inputs: jax.Array, shape: TapeSh
             accepted = f"({least[0]} or more{', batch' * (len(least) - 1)})"
             raise UserError(f"{name} of shape {given}: accepted is {accepted}")
     for name, array in (("params", params), ("inputs", inputs)):
-        if getattr(array, "dtype", None) == np.float64 and not jax.config.read(
-            "jax_enable_x64"
-        ):  # which JAX would round
+        kind = np.result_type(array)
+        if kind not in (np.float32, np.float64):
+            raise UserError(f"{name} of {kind}: accepted are float32 and float64")
+        if kind == np.float64 and not jax.config.read("jax_enable_x64"):  # JAX would round it
             raise UserError(f"{name} in double precision: accepted only with jax.config.update('jax_enable_x64', True)")
     if current() == "cpu":
         return fused_cpu.expectations(tape, params, inputs)

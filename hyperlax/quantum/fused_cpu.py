@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,36 @@ import jax.numpy as jnp
 
 from hyperlax.quantum.tape import Tape
 
+KERNEL = Path(__file__).with_name("_kernel.so")
+_log = logging.getLogger(__name__)
 _TARGETS = ("hyperlax_forward_f32", "hyperlax_forward_f64", "hyperlax_backward_f32", "hyperlax_backward_f64")
 
 
 @lru_cache(maxsize=1)
 def library() -> Path | None:
-    """Returns the compiled kernel, known to XLA from now on, or None where none was built."""
-    found = sorted(Path(__file__).parent.glob("_kernel*.so"))
-    if not found:
-        return None
-    loaded = ctypes.cdll.LoadLibrary(str(found[0]))
-    for target in _TARGETS:
-        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(loaded, target)), platform="cpu")
-    return found[0]
+    """Returns the compiled kernel, known to XLA from now on, or None where none can be used."""
+    return None if _loaded() else KERNEL
+
+
+@lru_cache(maxsize=1)
+def _loaded() -> str:
+    """Makes the kernel known to XLA; returns what went wrong, nothing if all went well."""
+    if not KERNEL.exists():
+        return "not built"
+    try:
+        loaded = ctypes.cdll.LoadLibrary(str(KERNEL))
+        for target in _TARGETS:
+            jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(loaded, target)), platform="cpu")
+    except Exception as error:  # whatever a library for another machine or another JAX gives
+        reason = " ".join(str(error).split())
+        _log.warning("the CPU kernel for circuits cannot be used, they run in pure JAX: %s", reason)
+        return f"built, but cannot be used ({reason})"
+    return ""
+
+
+def problem() -> str:
+    """Returns why there is no kernel, in a few words; nothing where there is one."""
+    return _loaded()
 
 
 def expectations(tape: Tape, params: jax.Array, inputs: jax.Array) -> jax.Array:

@@ -110,6 +110,9 @@ def register_network(name: str, family: Any) -> None:
 
     if not name.isidentifier():
         raise UserError(f"network '{name}': accepted are letters, digits and _")
+    for algorithm in ALGORITHMS:
+        if {f"{algorithm}_{name}", f"{algorithm}_{name}{NO_SEARCH}"} & set(_RECIPES):
+            raise UserError(f"network '{name}': there is a recipe '{algorithm}_{name}' already")
     NETWORKS.register(name, family)
     for algorithm in ALGORITHMS:
         register_algorithm(algorithm, name)

@@ -7,7 +7,16 @@ import pytest
 
 import hyperlax
 from hyperlax.errors import UserError
-from hyperlax.quantum.circuit import Builder, data_reuploading, hardware_efficient, pairs_of, words_of
+from hyperlax.quantum.circuit import (
+    Angle,
+    Builder,
+    Circuit,
+    Gate,
+    data_reuploading,
+    hardware_efficient,
+    pairs_of,
+    words_of,
+)
 from hyperlax.quantum.tape import lower, shape_of
 
 
@@ -66,7 +75,20 @@ def test_entanglers_of_a_layer_are_one_permutation_with_signs():
     np.testing.assert_array_equal(tape.sign, [[1, 1, 1, -1]])
 
 
+def angled(**angle):
+    """A circuit of one parameter and no input, with such an angle."""
+    circuit = Builder(1)
+    circuit.parameter()
+    circuit.rotate("y", 0, Angle(**angle))
+    return circuit.build(["Z"])
+
+
 REFUSED = [
+    (lambda: angled(bias=1), "parameter 1: accepted is 0 … 0"),
+    (lambda: angled(scale=-1, feature=0), "parameter -1: accepted is 0 … 0"),
+    (lambda: Circuit(26, 0, (), (), ("I" * 26,)), "num_qubits 26: accepted is 1 … 24"),
+    (lambda: Circuit(1, 0, (), (Gate("x", (0,), Angle(feature=0)),), ("Z",)), "feature 0: there is none"),
+    (lambda: Circuit(1, 0, (), (Gate("swap", (0, 1)),), ("Z",)), "unknown two-qubit gate 'swap'"),
     (lambda: Builder(0), "num_qubits 0: accepted is 1 … 24"),
     (lambda: Builder(25), "num_qubits 25: accepted is 1 … 24"),
     (lambda: Builder(2).rotate("w", 0, 0.1), "unknown rotation 'w': accepted: x, y, z"),

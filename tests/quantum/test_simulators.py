@@ -179,7 +179,7 @@ def test_the_kernel_gives_the_same_bits_alone_and_in_a_batch(kernel):
 def test_a_kernel_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(fused_cpu, "library", lambda: None)
     monkeypatch.setattr(executor, "_chosen", "auto")
-    with pytest.raises(UserError, match="kernel cpu: it was not built"):
+    with pytest.raises(UserError, match="kernel cpu: it was "):
         executor.choose("cpu")
     with pytest.raises(UserError, match="unknown kernel 'quick': accepted: auto, cpu, jax"):
         executor.choose("quick")
@@ -233,3 +233,73 @@ def test_a_circuit_without_parameters_or_gates(kernel):
     np.testing.assert_allclose(values, [[1, 1], [-1, -1], [-1, -1]], atol=1e-6)
     idle = run(Builder(1).build(["Z", "X", "I"]))(np.zeros(0, np.float32), np.zeros((0, 2), np.float32))
     np.testing.assert_allclose(idle, [[1, 1], [0, 0], [1, 1]], atol=1e-6)
+
+
+def test_parameters_of_a_wrong_type_are_refused(kernel):
+    circuit = CIRCUITS["re-uploading"]
+    params, x, _ = inputs_of(circuit)
+    with pytest.raises(UserError, match="params of float16: accepted are float32 and float64"):
+        run(circuit)(params.astype(np.float16), np.float32(x))
+    with pytest.raises(UserError, match="inputs of int32: accepted are float32 and float64"):
+        run(circuit)(np.float32(params), x.astype(np.int32))
+
+
+def test_a_sample_with_huge_or_no_numbers_is_alone_with_them(kernel):
+    """Angles beyond what fast sines reduce are computed another way; NaN stays with the sample that has it."""
+    circuit = CIRCUITS["re-uploading"]
+    params, x, weight = (np.float32(array) for array in inputs_of(circuit, 20))
+    plain = differentiated(run(circuit), weight)(params, x)
+    x[0, 3], x[1, 7] = 1e6, np.nan
+    (_, by_x), values = differentiated(run(circuit), weight)(params, x)
+    others = [i for i in range(20) if i not in (3, 7)]
+    np.testing.assert_array_equal(values[:, others], plain[1][:, others])
+    np.testing.assert_array_equal(by_x[:, others], plain[0][1][:, others])
+    assert np.isnan(values[:, 7]).any() and np.isfinite(values[:, 3]).all()
+    with jax.enable_x64(True):
+        exact = run(circuit)(params.astype(float), x.astype(float))
+    np.testing.assert_allclose(values[:, 3], exact[:, 3], atol=0.05)  # an angle of 1e6 has an ulp of 0.06 in float32
+
+
+def test_a_lane_without_a_circuit_gives_zeros():
+    """What a branch that is not taken is given: the kernel must not look for layers there."""
+    if fused_cpu.library() is None:
+        pytest.skip("no kernel was built")
+    circuit = CIRCUITS["random 2"]
+    params, x, _ = (np.float32(array) for array in inputs_of(circuit))
+    tape = lower(circuit)
+    nothing = tape._replace(sizes=np.zeros(3, np.int32))
+
+    def loss(params, x):
+        return fused_cpu.expectations(nothing, params, x).sum()
+
+    value, slopes = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
+    assert not any(np.any(leaf) for leaf in (value, *slopes))
+
+
+def test_a_deep_and_wide_circuit_is_run_back_instead_of_kept(kernel):
+    """More than 16 MiB of states: the way back undoes the rotations. 13 qubits, 20 layers, in double precision."""
+    circuit = data_reuploading(39, 20, 1)
+    params, x, weight = inputs_of(circuit, 2)
+    step = np.random.default_rng(0).normal(size=len(params))
+    with jax.enable_x64(True):
+        function = run(circuit)
+        slopes, _ = jax.device_get(differentiated(function, weight)(params, x))
+        along = [(np.asarray(function(params + h * step, x)) * weight).sum() for h in (-1e-5, 1e-5)]
+    np.testing.assert_allclose(slopes[0] @ step, (along[1] - along[0]) / 2e-5, rtol=1e-6)
+
+
+def test_a_kernel_that_does_not_load_is_none(monkeypatch, tmp_path, caplog):
+    broken = tmp_path / "_kernel.so"
+    broken.write_bytes(b"not a library")
+    monkeypatch.setattr(fused_cpu, "KERNEL", broken)
+    fused_cpu.library.cache_clear()
+    fused_cpu._loaded.cache_clear()
+    try:
+        assert fused_cpu.library() is None and "cannot be used" in fused_cpu.problem()
+        assert "run in pure JAX" in caplog.text
+        with pytest.raises(UserError, match="kernel cpu: it was built, but cannot be used"):
+            executor.choose("cpu")
+    finally:
+        monkeypatch.undo()
+        fused_cpu.library.cache_clear()
+        fused_cpu._loaded.cache_clear()

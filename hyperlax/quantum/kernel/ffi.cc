@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <new>
 
 #include "states.h"
 
@@ -21,7 +22,7 @@ namespace hyperlax {
 constexpr int kVectorsPerChunk = 8;
 
 // Several instruction sets in one library; the loader takes the best that the machine has.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(HYPERLAX_SANITIZE)
+#if defined(__x86_64__) && defined(__GLIBC__) && __GNUC__ >= 12 && !defined(__clang__) && !defined(HYPERLAX_NO_CLONES)
 #define HYPERLAX_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define HYPERLAX_CLONES
@@ -75,17 +76,24 @@ struct Operands {
 //
 // The caller takes part and waits only for what others have begun: if every thread of the pool waits like this, each
 // does its own work, and nothing is blocked for ever.
-void in_parallel(ffi::ThreadPool& pool, int64_t count, const std::function<void(int64_t)>& work) {
+//
+// Returns whether the memory sufficed.
+bool in_parallel(ffi::ThreadPool& pool, int64_t count, const std::function<void(int64_t)>& work) {
   struct Shared {
     std::function<void(int64_t)> work;
     std::atomic<int64_t> next{0}, done{0};
+    std::atomic<bool> suffices{true};
     int64_t count;
     std::mutex mutex;
     std::condition_variable all_done;
 
     void help() {
       for (int64_t i; (i = next.fetch_add(1)) < count;) {
-        work(i);
+        try {
+          work(i);
+        } catch (const std::bad_alloc&) {
+          suffices = false;
+        }
         if (done.fetch_add(1) + 1 == count) {
           std::lock_guard<std::mutex> lock(mutex);
           all_done.notify_all();
@@ -94,10 +102,6 @@ void in_parallel(ffi::ThreadPool& pool, int64_t count, const std::function<void(
     }
   };
   const int64_t helpers = std::min<int64_t>(pool.num_threads(), count) - 1;
-  if (helpers <= 0) {
-    for (int64_t i = 0; i < count; ++i) work(i);
-    return;
-  }
   auto shared = std::make_shared<Shared>();
   shared->work = work;
   shared->count = count;
@@ -105,6 +109,7 @@ void in_parallel(ffi::ThreadPool& pool, int64_t count, const std::function<void(
   shared->help();
   std::unique_lock<std::mutex> lock(shared->mutex);
   shared->all_done.wait(lock, [&] { return shared->done.load() == count; });
+  return shared->suffices;
 }
 
 struct Key {  // of what a thread has prepared
@@ -163,6 +168,10 @@ struct Chunks {
   int64_t end(int64_t number) const { return std::min(begin(number) + size, samples); }
 };
 
+ffi::Error out_of_memory() {
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted, "no memory for the states of circuits");
+}
+
 template <ffi::DataType real>
 ffi::Error forward(ffi::ThreadPool pool, Operands<real> all, ffi::ResultBuffer<real> values) {
   typedef ffi::NativeType<real> T;
@@ -170,12 +179,13 @@ ffi::Error forward(ffi::ThreadPool pool, Operands<real> all, ffi::ResultBuffer<r
   std::memset(out, 0, values->size_bytes());
   const Chunks chunks(Block<T>::kSamples, all.samples());
   const int64_t call = next_call();
-  in_parallel(pool, all.lanes() * chunks.each, [&](int64_t number) {
+  const bool suffices = in_parallel(pool, all.lanes() * chunks.each, [&](int64_t number) {
     const int64_t i = chunks.lane(number);
-    forward_of(own_block<T>(), all.lane(i), {call, i}, chunks.begin(number), chunks.end(number),
-               out + i * all.observables() * all.samples());
+    if (all.lane(i).num_layers > 0)
+      forward_of(own_block<T>(), all.lane(i), {call, i}, chunks.begin(number), chunks.end(number),
+                 out + i * all.observables() * all.samples());
   });
-  return ffi::Error::Success();
+  return suffices ? ffi::Error::Success() : out_of_memory();
 }
 
 template <ffi::DataType real>
@@ -183,13 +193,15 @@ ffi::Error backward(ffi::ThreadPool pool, Operands<real> all, ffi::Buffer<real> 
                     ffi::ResultBuffer<real> by_params, ffi::ResultBuffer<real> by_input) {
   typedef ffi::NativeType<real> T;
   T* input = by_input->typed_data();
+  std::memset(input, 0, by_input->size_bytes());
   const int64_t size = all.parameters();
   const Chunks chunks(Block<T>::kSamples, all.samples());
   std::vector<T> sums(all.lanes() * chunks.each * size);
   const int64_t call = next_call();
-  in_parallel(pool, all.lanes() * chunks.each, [&](int64_t number) {
+  const bool suffices = in_parallel(pool, all.lanes() * chunks.each, [&](int64_t number) {
     const int64_t i = chunks.lane(number);
     Lane<T> lane = all.lane(i);
+    if (lane.num_layers == 0) return;  // no circuit at all: what a branch that is not taken is given
     lane.weights = weights.typed_data() + i * all.observables() * all.samples();
     backward_of(own_block<T>(), lane, {call, i}, chunks.begin(number), chunks.end(number), sums.data() + number * size,
                 input + i * all.features() * all.samples());
@@ -200,7 +212,7 @@ ffi::Error backward(ffi::ThreadPool pool, Operands<real> all, ffi::Buffer<real> 
     for (int64_t chunk = i * chunks.each; chunk < (i + 1) * chunks.each; ++chunk)
       for (int64_t p = 0; p < size; ++p) total[p] += sums[chunk * size + p];
   }
-  return ffi::Error::Success();
+  return suffices ? ffi::Error::Success() : out_of_memory();
 }
 
 // The same with every operand an argument of its own, as XLA passes them.

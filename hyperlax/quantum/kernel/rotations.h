@@ -13,7 +13,8 @@ template <typename T>
 struct Lane {
   int num_layers, num_qubits, num_observables;  // its own
   int max_qubits, max_rotations;                // sizes of the arrays
-  int num_states, num_features, num_samples, num_params;
+  int num_features, num_params;
+  int64_t num_states, num_samples;
   const int32_t* axis;     // (layers, qubits, rotations)
   const T* constant;       // likewise, as the next three: angle = constant + bias + scale * input
   const int32_t* bias;     // which parameter is added; -1 for none
@@ -174,16 +175,16 @@ class Rotations {
       for (int i = 0; i < count; ++i) half[i] = T(0.5) * lane.offset(first + i);
       Turn turn;
       sine_cosine(half, turn.s, turn.c);
-      if (any_is_far<T>(half * half)) turn = turn_far(half);
+      if (any_is_far<T>(half * half)) turn_far(half, turn);
       store<T>(&fixed_c_[first], count, turn.c);
       store<T>(&fixed_s_[first], count, turn.s);
     }
   }
 
-  static HYPERLAX_INLINE Turn turn_far(Vec half) {
-    Turn turn;
-    for (int j = 0; j < kSamples; ++j) turn.s[j] = std::sin(half[j]), turn.c[j] = std::cos(half[j]);
-    return turn;
+  // Computes anew the samples whose angles are too large for sine_cosine, and no others.
+  static HYPERLAX_INLINE void turn_far(Vec half, Turn& turn) {
+    for (int j = 0; j < kSamples; ++j)
+      if (is_far<T>(half[j] * half[j])) turn.s[j] = std::sin(half[j]), turn.c[j] = std::cos(half[j]);
   }
 
   static HYPERLAX_INLINE void set_matrix(Fixed& q) {
@@ -219,7 +220,7 @@ class Rotations {
     }
     if (!__builtin_expect(any_is_far<T>(largest), false)) return;
     for (size_t i = 0; i < steps_.size(); ++i)
-      if (steps_[i].axis != kFixed) turns_[i] = turn_far(half_angle(steps_[i]));
+      if (steps_[i].axis != kFixed) turn_far(half_angle(steps_[i]), turns_[i]);
   }
 
   HYPERLAX_INLINE Vec half_angle(const Step& step) const {

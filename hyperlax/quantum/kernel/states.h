@@ -4,16 +4,22 @@
 // basis states. A block simulates one vector of samples at a time: state[k] holds the amplitude of basis state k of
 // each of them, so that nothing is ever shuffled inside a vector, whatever the qubit.
 //
-// The gradient is the adjoint method. Let psi be the state behind a layer and dual = (sum_w weight_w P_w) psi, taken
-// back to the same place. A small angle of rotation of qubit q about the axis (x, y, z), behind the layer's own
-// rotations, changes the loss by t . (x, y, z), where t = (Im<dual|X psi>, Im<dual|Y psi>, Im<dual|Z psi>). What turns
-// earlier in the layer does so about its axis as the later rotations turn it; so t is led back through them.
+// The gradient is the adjoint method, with the states behind all layers kept for a vector of samples as long as that
+// takes little memory; a wide and deep circuit is run back instead. Let psi be the state behind a layer and dual =
+// (sum_w weight_w P_w) psi, taken back to the same place. A small angle of rotation of qubit q about the axis (x, y,
+// z), behind the layer's own rotations, changes the loss by t . (x, y, z), where t = (Im<dual|X psi>, Im<dual|Y psi>,
+// Im<dual|Z psi>). What turns earlier in the layer does so about its axis as the later rotations turn it; so t is led
+// back through them.
 
 #pragma once
+
+#include <type_traits>
 
 #include "rotations.h"
 
 namespace hyperlax {
+
+#define HYPERLAX_LAMBDA __attribute__((always_inline))
 
 template <typename T>
 class Block {
@@ -21,7 +27,8 @@ class Block {
   typedef typename Rotations<T>::Quaternion Quaternion;
   typedef typename Rotations<T>::Slopes Slopes;
 
-  static constexpr int kNear = 6;  // qubits whose rotations are done on one piece of the state after another
+  static constexpr int kNear = 6;            // qubits whose rotations are done on one piece of the state after another
+  static constexpr int64_t kKept = 1 << 24;  // bytes of states that are kept for the way back
 
  public:
   static constexpr int kSamples = samples_of<T>();
@@ -29,7 +36,7 @@ class Block {
   // Prepares what all samples of a lane share, unless the last call was for the same lane of the same call of XLA's.
   HYPERLAX_INLINE void begin(const Lane<T>& lane, int64_t call, int64_t number) {
     if (call == call_ && number == number_) return;
-    call_ = call, number_ = number;
+    call_ = -1;  // until all is done
     const int states = 1 << lane.num_qubits;
     rotations_.begin(lane);
     flipped_.clear();
@@ -37,24 +44,26 @@ class Block {
     moves_.assign(lane.num_layers, 0);
     for (int layer = 0; layer < lane.num_layers; ++layer) {
       for (int k = 0; k < states; ++k) {
-        const int64_t at = int64_t(layer) * lane.num_states + k;
+        const int64_t at = layer * lane.num_states + k;
         moves_[layer] |= lane.source[at] != k;
         if (lane.sign[at] < 0) flipped_.push_back(k);
       }
       flips_.push_back(flipped_.size());
     }
-    state_.resize(states);
-    dual_.resize(states);
+    states_.resize(lane.num_layers * int64_t(states) * sizeof(Complex) <= kKept ? (lane.num_layers + 1) * states
+                                                                                : states);
+    num_states_ = states;
     words_.resize(states);
+    call_ = call, number_ = number;
   }
 
   // Simulates `count` samples from number `first` on, and writes (observables, samples) values.
   HYPERLAX_INLINE void forward(const Lane<T>& lane, int first, int count, T* values) {
-    run(lane, first, count);
-    for (size_t k = 0; k < state_.size(); ++k) words_[k].v = state_[k].re * state_[k].re + state_[k].im * state_[k].im;
+    const Complex* state = run(lane, first, count, false);
+    for (size_t k = 0; k < words_.size(); ++k) words_[k].v = state[k].re * state[k].re + state[k].im * state[k].im;
     walsh_hadamard();
     for (int w = 0; w < lane.num_observables; ++w) {
-      const Vec value = lane.flips[w] == 0 ? words_[lane.masks[w]].v : expect(lane, w);
+      const Vec value = lane.flips[w] == 0 ? words_[lane.masks[w]].v : expect(lane, state, w);
       store<T>(values + w * lane.num_samples + first, count, value);
     }
   }
@@ -64,15 +73,24 @@ class Block {
 
   // Writes the gradient by inputs, (features, samples), and adds to the sums that `finish` returns.
   HYPERLAX_INLINE void backward(const Lane<T>& lane, int first, int count, T* by_input) {
-    run(lane, first, count);
-    measure_back(lane, first, count);
+    const int n = lane.num_qubits;
+    const bool kept = int64_t(states_.size()) > num_states_;
+    dual_.resize(num_states_);
+    Complex* state = run(lane, first, count, kept);
+    measure_back(lane, state, first, count);
     for (int layer = lane.num_layers - 1; layer >= 0; --layer) {
-      unpermute(lane, layer, state_);
-      unpermute(lane, layer, dual_);
-      for (int qubit = 0; qubit < lane.num_qubits; ++qubit) slopes_[qubit] = Slopes{};
-      untwist(lane.num_qubits, rotations_.products(lane, layer), layer > 0);
-      for (int qubit = lane.num_qubits - 1; qubit >= 0; --qubit)
-        rotations_.lead_back(lane, layer, qubit, slopes_[qubit]);
+      const Quaternion* rotations = rotations_.products(lane, layer);
+      if (kept)
+        state -= num_states_;
+      else
+        unpermute(lane, layer, state);
+      unpermute(lane, layer, dual_.data());
+      for (int qubit = 0; qubit < n; ++qubit) slopes_[qubit] = Slopes{};
+      in_pieces(n, [&](auto qubits, const Piece& piece) HYPERLAX_LAMBDA { sum_slopes<qubits()>(piece, state); });
+      for (int qubit = n - 1; qubit >= 0; --qubit) rotations_.lead_back(lane, layer, qubit, slopes_[qubit]);
+      if (layer == 0) break;
+      twist(n, rotations, true, dual_.data());
+      if (!kept) twist(n, rotations, true, state);
     }
     rotations_.store_slopes(lane, first, count, by_input);
   }
@@ -87,17 +105,20 @@ class Block {
   struct Number {
     Vec v;
   };
-  struct Piece {  // qubits, and the basis states on which they are rotated
-    int qubit, qubits, begin, end;
+  struct Piece {  // the first of one or two qubits, and basis states
+    int qubit, begin, end;
   };
 
-  int64_t call_ = -1, number_ = -1;
+  int64_t call_ = -1, number_ = -1, num_states_ = 0;
   Rotations<T> rotations_;
-  std::vector<Complex> state_, dual_, spare_;
-  std::vector<Number> words_;         // by basis state, or by the mask of a word of I and Z
-  Slopes slopes_[32];                 // by qubit
-  std::vector<int> flipped_, flips_;  // basis states whose sign changes, of all layers; where each layer's begin
-  std::vector<char> moves_;           // by layer: whether it does more than change signs
+  std::vector<Complex>
+      states_;  // behind the rotations of every layer, and the final one; or only one, if they are large
+  std::vector<Complex> dual_, spare_;
+  std::vector<Number> words_;  // by basis state, or by the mask of a word of I and Z
+  Slopes slopes_[32];          // by qubit
+  std::vector<int> flipped_;
+  std::vector<int64_t> flips_;  // basis states whose sign changes, of all layers; where each layer's begin
+  std::vector<char> moves_;     // by layer: whether it does more than change signs
 
   // Applies a rotation to the amplitudes of |0> and |1>.
   static HYPERLAX_INLINE void apply(const Quaternion& q, Complex& zero, Complex& one) {
@@ -108,38 +129,42 @@ class Block {
     one.im = q.y * u.im - q.x * u.re + q.a * v.im + q.z * v.re;
   }
 
-  HYPERLAX_INLINE void run(const Lane<T>& lane, int first, int count) {
+  // Runs the circuit and returns the final state; with `keep`, what is before it in memory are those of all layers,
+  // before their permutations.
+  HYPERLAX_INLINE Complex* run(const Lane<T>& lane, int first, int count, bool keep) {
     rotations_.run(lane, first, count);
+    Complex* state = states_.data();
     // The first layer makes a product state.
-    state_[0] = Complex{Vec{} + T(1), Vec{}};
+    state[0] = Complex{Vec{} + T(1), Vec{}};
     for (int qubit = 0; qubit < lane.num_qubits; ++qubit) {
       const Quaternion q = rotations_.products(lane, 0)[qubit];
       for (int k = 0; k < 1 << qubit; ++k) {
-        Complex u = state_[k];
-        state_[k + (1 << qubit)] = Complex{q.y * u.re + q.x * u.im, q.y * u.im - q.x * u.re};
-        state_[k] = Complex{q.a * u.re + q.z * u.im, q.a * u.im - q.z * u.re};
+        Complex u = state[k];
+        state[k + (1 << qubit)] = Complex{q.y * u.re + q.x * u.im, q.y * u.im - q.x * u.re};
+        state[k] = Complex{q.a * u.re + q.z * u.im, q.a * u.im - q.z * u.re};
       }
     }
-    permute(lane, 0);
-    for (int layer = 1; layer < lane.num_layers; ++layer) {
-      twist(lane.num_qubits, rotations_.products(lane, layer));
-      permute(lane, layer);
+    for (int layer = 0;; ++layer) {
+      state = permute(lane, layer, state, keep);
+      if (layer + 1 == lane.num_layers) return state;
+      twist(lane.num_qubits, rotations_.products(lane, layer + 1), false, state);
     }
   }
 
-  // Rotates all qubits.
-  HYPERLAX_INLINE void twist(int n, const Quaternion* rotations) {
-    for (Piece piece = first_piece(n); piece.qubit < n; piece = next_piece(n, piece))
-      if (piece.qubits == 2)
-        twist_piece<2>(piece, rotations + piece.qubit);
-      else
-        twist_piece<1>(piece, rotations + piece.qubit);
+  // Rotates all qubits, or back.
+  HYPERLAX_INLINE void twist(int n, const Quaternion* rotations, bool back, Complex* state) {
+    const T sign = back ? T(-1) : T(1);
+    in_pieces(n, [&](auto qubits, const Piece& piece)
+                     HYPERLAX_LAMBDA { twist_piece<qubits()>(piece, rotations + piece.qubit, sign, state); });
   }
 
   template <int qubits>
-  HYPERLAX_INLINE void twist_piece(const Piece& piece, const Quaternion* rotations) {
+  static HYPERLAX_INLINE void twist_piece(const Piece& piece, const Quaternion* rotations, T sign, Complex* state) {
     const int bit = 1 << piece.qubit, states = 1 << qubits;
-    Complex* state = state_.data();
+    Quaternion turn[qubits];
+#pragma GCC unroll 4
+    for (int q = 0; q < qubits; ++q)
+      turn[q] = {rotations[q].a, sign * rotations[q].x, sign * rotations[q].y, sign * rotations[q].z};
     for (int i = piece.begin >> qubits; i < piece.end >> qubits; ++i) {
       const int first = i + (states - 1) * (i & -bit);
       Complex s[states];
@@ -149,32 +174,20 @@ class Block {
       for (int q = 0; q < qubits; ++q)
 #pragma GCC unroll 4
         for (int j = 0; j < states; ++j)
-          if (!(j >> q & 1)) apply(rotations[q], s[j], s[j + (1 << q)]);
+          if (!(j >> q & 1)) apply(turn[q], s[j], s[j + (1 << q)]);
 #pragma GCC unroll 4
       for (int j = 0; j < states; ++j) state[first + j * bit] = s[j];
     }
   }
 
-  // Sums the slopes of all qubits and, if `undo`, takes their rotations off both states.
-  HYPERLAX_INLINE void untwist(int n, const Quaternion* rotations, bool undo) {
-    for (Piece piece = first_piece(n); piece.qubit < n; piece = next_piece(n, piece))
-      if (piece.qubits == 2)
-        untwist_piece<2>(piece, rotations + piece.qubit, undo);
-      else
-        untwist_piece<1>(piece, rotations + piece.qubit, undo);
-  }
-
+  // Adds to the slopes of some qubits, of which the rotations of others are nothing to them.
   template <int qubits>
-  HYPERLAX_INLINE void untwist_piece(const Piece& piece, const Quaternion* rotations, bool undo) {
+  HYPERLAX_INLINE void sum_slopes(const Piece& piece, const Complex* state) {
     const int bit = 1 << piece.qubit, states = 1 << qubits;
-    Complex *state = state_.data(), *dual = dual_.data();
-    Quaternion back[qubits];
+    const Complex* dual = dual_.data();
     Slopes t[qubits];
 #pragma GCC unroll 4
-    for (int q = 0; q < qubits; ++q) {
-      back[q] = {rotations[q].a, -rotations[q].x, -rotations[q].y, -rotations[q].z};
-      t[q] = slopes_[piece.qubit + q];
-    }
+    for (int q = 0; q < qubits; ++q) t[q] = slopes_[piece.qubit + q];
     for (int i = piece.begin >> qubits; i < piece.end >> qubits; ++i) {
       const int first = i + (states - 1) * (i & -bit);
       Complex s[states], d[states];
@@ -185,56 +198,61 @@ class Block {
 #pragma GCC unroll 4
         for (int j = 0; j < states; ++j) {
           if (j >> q & 1) continue;
-          Complex &s0 = s[j], &s1 = s[j + (1 << q)], &d0 = d[j], &d1 = d[j + (1 << q)];
+          const Complex &s0 = s[j], &s1 = s[j + (1 << q)], &d0 = d[j], &d1 = d[j + (1 << q)];
           t[q].x += d0.re * s1.im - d0.im * s1.re + d1.re * s0.im - d1.im * s0.re;
           t[q].y += d1.re * s0.re + d1.im * s0.im - d0.re * s1.re - d0.im * s1.im;
           t[q].z += d0.re * s0.im - d0.im * s0.re - d1.re * s1.im + d1.im * s1.re;
-          if (!undo) continue;
-          apply(back[q], s0, s1);
-          apply(back[q], d0, d1);
         }
-      if (!undo) continue;
-#pragma GCC unroll 4
-      for (int j = 0; j < states; ++j) state[first + j * bit] = s[j], dual[first + j * bit] = d[j];
     }
 #pragma GCC unroll 4
     for (int q = 0; q < qubits; ++q) slopes_[piece.qubit + q] = t[q];
   }
 
+  // Calls work(number of qubits, piece) until every qubit had its turn on every basis state.
+  //
   // Qubits come two at a time, so that each amplitude is loaded and stored half as often. Near ones, whose partners are
   // close together, are done on one part of the state after another, which stays in the first cache meanwhile.
-  static HYPERLAX_INLINE Piece first_piece(int n) { return {0, n == 1 ? 1 : 2, 0, 1 << (n < kNear ? n : kNear)}; }
-  static HYPERLAX_INLINE Piece next_piece(int n, Piece piece) {
+  template <typename Work>
+  static HYPERLAX_INLINE void in_pieces(int n, const Work& work) {
     const int near = n < kNear ? n : kNear;
-    piece.qubit += piece.qubits;
-    if (piece.qubit == near && piece.end < 1 << n) piece = {0, 2, piece.end, piece.end + (1 << near)};
-    if (piece.qubit >= near) piece.begin = 0, piece.end = 1 << n;
-    piece.qubits = n - piece.qubit == 1 ? 1 : 2;
-    return piece;
+    for (int begin = 0; begin < 1 << n; begin += 1 << near) some_qubits(0, near, begin, begin + (1 << near), work);
+    some_qubits(near, n, 0, 1 << n, work);
   }
 
-  HYPERLAX_INLINE void permute(const Lane<T>& lane, int layer) {
+  template <typename Work>
+  static HYPERLAX_INLINE void some_qubits(int first, int last, int begin, int end, const Work& work) {
+    int qubit = first;
+    for (; qubit + 1 < last; qubit += 2) work(std::integral_constant<int, 2>{}, Piece{qubit, begin, end});
+    if (qubit < last) work(std::integral_constant<int, 1>{}, Piece{qubit, begin, end});
+  }
+
+  // Permutes a state and returns where it is now: with `keep` behind the old one, which stays as it is.
+  HYPERLAX_INLINE Complex* permute(const Lane<T>& lane, int layer, Complex* state, bool keep) {
+    const int64_t states = num_states_;
+    const int32_t* source = lane.source + layer * lane.num_states;
+    Complex* to = keep ? state + states : state;
     if (moves_[layer]) {
-      const int32_t* source = lane.source + int64_t(layer) * lane.num_states;
-      spare_.resize(state_.size());
-      for (size_t k = 0; k < state_.size(); ++k) spare_[k] = state_[source[k]];
-      state_.swap(spare_);
+      const Complex* from = state;
+      if (!keep) spare_.assign(state, state + states), from = spare_.data();
+      for (int k = 0; k < states; ++k) to[k] = from[source[k]];
+    } else if (keep) {
+      for (int k = 0; k < states; ++k) to[k] = state[k];
     }
-    flip(layer, state_);
+    flip(layer, to);
+    return to;
   }
 
-  HYPERLAX_INLINE void unpermute(const Lane<T>& lane, int layer, std::vector<Complex>& state) {
+  HYPERLAX_INLINE void unpermute(const Lane<T>& lane, int layer, Complex* state) {
+    const int64_t states = num_states_;
+    const int32_t* source = lane.source + layer * lane.num_states;
     flip(layer, state);
-    if (moves_[layer]) {
-      const int32_t* source = lane.source + int64_t(layer) * lane.num_states;
-      spare_.resize(state.size());
-      for (size_t k = 0; k < state.size(); ++k) spare_[source[k]] = state[k];
-      state.swap(spare_);
-    }
+    if (!moves_[layer]) return;
+    spare_.assign(state, state + states);
+    for (int k = 0; k < states; ++k) state[source[k]] = spare_[k];
   }
 
-  HYPERLAX_INLINE void flip(int layer, std::vector<Complex>& state) {
-    for (int i = flips_[layer]; i < flips_[layer + 1]; ++i) {
+  HYPERLAX_INLINE void flip(int layer, Complex* state) const {
+    for (int64_t i = flips_[layer]; i < flips_[layer + 1]; ++i) {
       Complex& amplitude = state[flipped_[i]];
       amplitude = Complex{-amplitude.re, -amplitude.im};
     }
@@ -255,8 +273,8 @@ class Block {
   static HYPERLAX_INLINE T parity(int bits) { return __builtin_parity(bits) ? T(-1) : T(1); }
 
   // Returns (P psi)[k] of a Pauli word.
-  HYPERLAX_INLINE Complex word(const Lane<T>& lane, int w, int k) const {
-    Complex s = state_[k ^ lane.flips[w]];
+  static HYPERLAX_INLINE Complex word(const Lane<T>& lane, const Complex* state, int w, int k) {
+    Complex s = state[k ^ lane.flips[w]];
     T sign = parity(k & lane.masks[w]);
     switch (lane.num_y[w] & 3) {  // times (-i) ** num_y
       case 1:
@@ -270,28 +288,28 @@ class Block {
     }
   }
 
-  HYPERLAX_INLINE Vec expect(const Lane<T>& lane, int w) const {
+  static HYPERLAX_INLINE Vec expect(const Lane<T>& lane, const Complex* state, int w) {
     Vec total = {};
     for (int k = 0; k < 1 << lane.num_qubits; ++k) {
-      Complex p = word(lane, w, k);
-      total += state_[k].re * p.re + state_[k].im * p.im;
+      Complex p = word(lane, state, w, k);
+      total += state[k].re * p.re + state[k].im * p.im;
     }
     return total;
   }
 
   // Sets the dual, the weighted sum of all words on the state.
-  HYPERLAX_INLINE void measure_back(const Lane<T>& lane, int first, int count) {
+  HYPERLAX_INLINE void measure_back(const Lane<T>& lane, const Complex* state, int first, int count) {
     const int states = 1 << lane.num_qubits;
     for (int k = 0; k < states; ++k) words_[k].v = Vec{};
     for (int w = 0; w < lane.num_observables; ++w)
       if (lane.flips[w] == 0) words_[lane.masks[w]].v += load<T>(lane.weights + w * lane.num_samples + first, count);
     walsh_hadamard();
-    for (int k = 0; k < states; ++k) dual_[k] = Complex{words_[k].v * state_[k].re, words_[k].v * state_[k].im};
+    for (int k = 0; k < states; ++k) dual_[k] = Complex{words_[k].v * state[k].re, words_[k].v * state[k].im};
     for (int w = 0; w < lane.num_observables; ++w) {
       if (lane.flips[w] == 0) continue;
       const Vec weight = load<T>(lane.weights + w * lane.num_samples + first, count);
       for (int k = 0; k < states; ++k) {
-        Complex term = word(lane, w, k);
+        Complex term = word(lane, state, w, k);
         dual_[k].re += weight * term.re;
         dual_[k].im += weight * term.im;
       }

@@ -97,11 +97,15 @@ HYPERLAX_INLINE void sine_cosine(Types<double>::Vec x, Types<double>::Vec& sine,
   cosine = (1.0 - 0.5 * z) + z * z * c;
 }
 
-// Where sine_cosine loses digits.
+// Whether sine_cosine loses digits, by the square of its argument.
 template <typename T>
-HYPERLAX_INLINE bool any_is_far(typename Types<T>::Vec square) {
+HYPERLAX_INLINE bool is_far(T square) {
+  return square > T(8192.0 * 8192.0);
+}
+template <typename T>
+HYPERLAX_INLINE bool any_is_far(typename Types<T>::Vec squares) {
   bool far = false;
-  for (int i = 0; i < samples_of<T>(); ++i) far |= square[i] > T(8192.0 * 8192.0);
+  for (int i = 0; i < samples_of<T>(); ++i) far |= is_far<T>(squares[i]);
   return far;
 }
 
