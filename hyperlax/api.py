@@ -486,6 +486,9 @@ def restore_policy(
     info = load_run(Path(path)).info
     environment = env if env is not None else make_env(details["environment"])
     algorithm = ALGORITHMS[info["algorithm"]]
+    for kind in kinds(algorithm, info["network"]).values():
+        if kind not in NETWORKS:
+            raise UserError(f"network '{kind}' of {os.fspath(path)} is not known: hyperlax.register_network adds it")
     networks = {role: NETWORKS[kind]() for role, kind in kinds(algorithm, info["network"]).items()}
     hyperparams = replace(algorithm(**networks), details["hyperparameters"])
     shape = hyperparams.shape(environment)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import jax
 import numpy as np
 
 from hyperlax.errors import UserError, unknown
 from hyperlax.quantum import fused_cpu, state_vector
-from hyperlax.quantum.tape import Tape, TapeShape
+from hyperlax.quantum.circuit import Circuit
+from hyperlax.quantum.tape import Tape, TapeShape, lower, shape_of
 
 KERNELS = ("auto", "cpu", "jax")
 
@@ -43,6 +46,9 @@ def current() -> str:
 def expectations(tape: Tape, params: jax.Array, inputs: jax.Array, shape: TapeShape) -> jax.Array:
     """Returns the expectation values of a circuit's observables, differentiable by ``params`` and ``inputs``.
 
+    Differentiable once, in reverse mode. :func:`evaluate` is for one circuit by itself; here the operands may be
+    padded, as those of lanes are.
+
     Args:
         tape: of the circuit; host arrays or traced ones, of ``shape``.
         params: ``(parameters,)``, float32 or float64.
@@ -61,7 +67,7 @@ def expectations(tape: Tape, params: jax.Array, inputs: jax.Array, shape: TapeSh
             accepted = f"({least[0]} or more{', batch' * (len(least) - 1)})"
             raise UserError(f"{name} of shape {given}: accepted is {accepted}")
     for name, array in (("params", params), ("inputs", inputs)):
-        kind = np.result_type(array)
+        kind = np.dtype(array.dtype) if hasattr(array, "dtype") else np.result_type(array)
         if kind not in (np.float32, np.float64):
             raise UserError(f"{name} of {kind}: accepted are float32 and float64")
         if kind == np.float64 and not jax.config.read("jax_enable_x64"):  # JAX would round it
@@ -69,3 +75,28 @@ def expectations(tape: Tape, params: jax.Array, inputs: jax.Array, shape: TapeSh
     if current() == "cpu":
         return fused_cpu.expectations(tape, params, inputs)
     return state_vector.expectations(tape, params, inputs, permutes=shape.permutes, only_z=shape.only_z)
+
+
+def evaluate(circuit: Circuit, params: jax.Array, inputs: jax.Array) -> jax.Array:
+    """Returns the expectation values of a circuit's observables, differentiable by ``params`` and ``inputs``.
+
+    Args:
+        circuit: see :class:`hyperlax.quantum.circuit.Builder`.
+        params: ``(parameters,)``, float32, or float64 with ``jax_enable_x64``.
+        inputs: ``(features, batch)``, of the same type: a sample is a column.
+
+    Returns:
+        ``(observables, batch)`` in [-1, 1].
+
+    Raises:
+        UserError: operands of another shape or type.
+    """
+    for name, array, wanted in (("params", params, circuit.num_params), ("inputs", inputs, circuit.num_inputs)):
+        if np.shape(array)[:1] != (wanted,):
+            raise UserError(f"{name} of shape {np.shape(array)}: the circuit has {wanted}, which come first")
+    return expectations(_lowered(circuit), params, inputs, shape_of(circuit))
+
+
+@lru_cache(maxsize=32)
+def _lowered(circuit: Circuit) -> Tape:
+    return lower(circuit)

@@ -6,7 +6,7 @@ change signs; so every circuit is a sequence of layers
 1. a product of up to ``num_rotations`` rotations on every qubit,
 2. ``state[k] <- sign[k] * state[source[k]]`` for every basis state ``k``: all two-qubit gates of the layer at once.
 
-A tape is arrays only: circuits of different depth and width are padded to one shape (:meth:`Tape.pad`) and run in
+A tape is arrays only: circuits of different depth and width are padded to one shape (:func:`pad`) and run in
 one program. Bit ``q`` of a basis state's number is qubit ``q``, by which a smaller circuit is the corner of a larger.
 """
 

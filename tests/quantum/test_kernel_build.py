@@ -55,7 +55,12 @@ def test_without_a_compiler_the_package_goes_without_the_kernel(monkeypatch, tmp
     data = {"artifacts": []}
     hook(tmp_path).initialize("standard", data)
     assert "no CPU kernel, circuits run in pure JAX" in capsys.readouterr().err
+    assert library.exists() and data == {"artifacts": []}  # not in the wheel, and still the checkout's own
+    hook(tmp_path).initialize("editable", data)
     assert not library.exists() and data == {"artifacts": []}
+    monkeypatch.setenv("HYPERLAX_KERNEL", "yes")
+    with pytest.raises(ValueError, match="HYPERLAX_KERNEL is 'yes': accepted are 0, 1 and nothing"):
+        hook(tmp_path).initialize("standard", data)
     monkeypatch.setenv("HYPERLAX_KERNEL", "1")
     with pytest.raises(OSError, match="no-such-compiler"):
         hook(tmp_path).initialize("standard", data)

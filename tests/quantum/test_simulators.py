@@ -303,3 +303,13 @@ def test_a_kernel_that_does_not_load_is_none(monkeypatch, tmp_path, caplog):
         monkeypatch.undo()
         fused_cpu.library.cache_clear()
         fused_cpu._loaded.cache_clear()
+
+
+def test_one_circuit_is_evaluated_by_itself(kernel):
+    circuit = CIRCUITS["hardware-efficient"]
+    params, x, _ = (np.float32(array) for array in inputs_of(circuit))
+    np.testing.assert_array_equal(executor.evaluate(circuit, params, x), run(circuit)(params, x))
+    with pytest.raises(UserError, match=r"inputs of shape \(3, 4\): the circuit has 4, which come first"):
+        executor.evaluate(circuit, params, x.T)
+    with pytest.raises(UserError, match="params of shape"):
+        executor.evaluate(circuit, np.append(params, 0), x)
