@@ -90,7 +90,7 @@ class DRPQC(CircuitFamily):
     """Hyperparameters of the data re-uploading circuit of hyperlax-quantum."""
 
     n_layers: int = hyperparameter(
-        5, Categorical((1, 2, 5, 10)), kind="structural", description="layers, each of which encodes the inputs; so does the end",
+        5, Categorical((1, 2, 5, 10)), kind="structural", description="layers; inputs are encoded in each and at the end",
         check=at_least(1),
     )  # fmt: skip
     n_vstack: int = hyperparameter(
