@@ -80,7 +80,7 @@ GOALS = [
     Goal("ppo_drpqc", "gymnax.pendulum", 600_000, -180, f"−187 {DRPQC}"),
     Goal("dqn_drpqc", "gymnax.cartpole", 500_000, 450, f"104 {DRPQC}"),
     Goal("pqn_drpqc", "gymnax.cartpole", 500_000, 475, "–"),
-    Goal("sac_drpqc", "gymnax.pendulum", 50_000, -200, f"−1229 {DRPQC}"),
+    Goal("sac_drpqc", "gymnax.pendulum", 100_000, -200, f"−1229 {DRPQC}"),
     Goal("sac_mlp", "brax.halfcheetah@spring", 100_000, float("nan"), "9635 at 1M (CleanRL, SAC, MuJoCo's own)"),
 ]
 

@@ -90,8 +90,8 @@ class DRPQC(CircuitFamily):
     """Hyperparameters of the data re-uploading circuit of hyperlax-quantum."""
 
     n_layers: int = hyperparameter(
-        5, Categorical((1, 2, 5, 10)), kind="structural", description="layers; inputs are encoded in each and at the end",
-        check=at_least(1),
+        5, Categorical((1, 2, 5, 10)), kind="structural", check=at_least(1),
+        description="layers; inputs are encoded in each of them and once more at the end",
     )  # fmt: skip
     n_vstack: int = hyperparameter(
         1, Categorical((1, 2, 3, 4, 5)), kind="structural", description="qubits that see the same three features",

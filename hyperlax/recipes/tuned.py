@@ -161,9 +161,11 @@ TUNED: dict[str, dict[str, dict[str, object]]] = {
     "sac_drpqc": {
         "gymnax.pendulum": {
             **_circuits("actor", "critic", n_layers=5, n_vstack=2),
-            "actor_lr": 1e-2,
+            "actor_lr": 5e-3,
             "q_lr": 2e-2,
+            "tau": 0.0025,
             "target_entropy_scale": 1.0,
+            "decay_learning_rates": True,
         },
     },
 }

@@ -82,7 +82,11 @@ def largest_cnn():
 
 @dataclass(frozen=True)
 class AnyPQC(CircuitFamily):
-    """A circuit of one's own, with every kind of gate, angle and Pauli word in any order."""
+    """A circuit of one's own, with every kind of gate, angle and Pauli word in any order.
+
+    It begins and ends with turns that no parameter changes, away from all axes: a first RZ or a last one would change
+    nothing, and of a gradient that is nothing but rounding Adam makes steps like of any other.
+    """
 
     n_qubits: int = hyperparameter(2, Fixed(2), kind="structural", description="qubits")
     n_gates: int = hyperparameter(9, Fixed(9), kind="structural", description="gates")
@@ -91,6 +95,7 @@ class AnyPQC(CircuitFamily):
     def circuit(self, num_features):
         rng = np.random.default_rng(self.draw)
         circuit = Builder(self.n_qubits)
+        self.turn(circuit)
         for i in range(self.n_gates):
             if i % 3 == 2 and self.n_qubits > 1:
                 circuit.couple(str(rng.choice(ENTANGLERS)), *map(int, rng.choice(self.n_qubits, 2, replace=False)))
@@ -98,7 +103,14 @@ class AnyPQC(CircuitFamily):
                 angle = circuit.encode(i % num_features, circuit.parameter(-1, 1), circuit.parameter(0, 1))
                 angle = replace(angle, constant=float(rng.normal()))
                 circuit.rotate(str(rng.choice(list("xyz"))), int(rng.integers(self.n_qubits)), angle)
+        self.turn(circuit)
         return circuit.build("".join(rng.choice(list("XYZ"), self.n_qubits)) for _ in range(self.n_qubits))
+
+    def turn(self, circuit):
+        for qubit in range(self.n_qubits):
+            circuit.rotate("x", qubit, 0.7)
+            circuit.rotate("z", qubit, 1.1)
+            circuit.rotate("y", qubit, 0.9)
 
 
 def random_pqc(rng):
