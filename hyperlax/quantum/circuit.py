@@ -98,18 +98,10 @@ class Circuit:
             if len(word) != self.num_qubits or set(word) - set("IXYZ"):
                 raise UserError(f"Pauli word '{word}': accepted are {self.num_qubits} letters of IXYZ, one a qubit")
         for gate in self.gates:
-            self._check_gate(gate)
+            self._check_numbers(gate)
 
-    def _check_gate(self, gate: Gate) -> None:
-        if gate.angle is None and gate.name not in ENTANGLERS:
-            raise unknown("two-qubit gate", gate.name, ENTANGLERS)
-        if gate.angle is not None and gate.name not in ROTATIONS:
-            raise unknown("rotation", gate.name, ROTATIONS)
-        for qubit in gate.qubits:
-            _check("qubit", qubit, 0, self.num_qubits - 1)
-        if len(set(gate.qubits)) != (1 if gate.angle is not None else 2):
-            words = "one" if gate.angle is not None else "two different ones"
-            raise UserError(f"{gate.name} on qubits {' and '.join(map(str, gate.qubits))}: accepted are {words}")
+    def _check_numbers(self, gate: Gate) -> None:
+        _check_gate(gate, self.num_qubits)
         if gate.angle is None:
             return
         for name, number in (("parameter", gate.angle.bias), ("parameter", gate.angle.scale)):
@@ -162,10 +154,7 @@ class Builder:
 
     def rotate(self, axis: str, qubit: int, angle: Angle | float) -> None:
         """Adds ``RX``, ``RY`` or ``RZ``."""
-        if axis not in ROTATIONS:
-            raise unknown("rotation", axis, ROTATIONS)
-        self._check(qubit)
-        self._gates.append(Gate(axis, (qubit,), angle if isinstance(angle, Angle) else Angle(float(angle))))
+        self._add(Gate(axis, (qubit,), angle if isinstance(angle, Angle) else Angle(float(angle))))
 
     def rot(self, qubit: int, first: Angle, second: Angle, third: Angle) -> None:
         """Adds ``Rot(a, b, c) = RZ(c) RY(b) RZ(a)``, of which ``RZ(a)`` acts first."""
@@ -174,13 +163,7 @@ class Builder:
 
     def couple(self, gate: str, control: int, target: int) -> None:
         """Adds a two-qubit gate, ``cnot`` or ``cz``."""
-        if gate not in ENTANGLERS:
-            raise unknown("two-qubit gate", gate, ENTANGLERS)
-        self._check(control)
-        self._check(target)
-        if control == target:
-            raise UserError(f"{gate} on qubits {control} and {target}: accepted are two different ones")
-        self._gates.append(Gate(gate, (control, target)))
+        self._add(Gate(gate, (control, target)))
 
     def entangle(self, gate: str, pattern: str) -> None:
         """Adds two-qubit gates between the qubits of a pattern, see :func:`pairs_of`."""
@@ -194,14 +177,27 @@ class Builder:
         initial = tuple(self._initial)
         return Circuit(self.num_qubits, max(features, default=-1) + 1, initial, tuple(self._gates), tuple(observables))
 
-    def _check(self, qubit: int) -> None:
-        _check("qubit", qubit, 0, self.num_qubits - 1)
+    def _add(self, gate: Gate) -> None:
+        _check_gate(gate, self.num_qubits)
+        self._gates.append(gate)
 
 
 def _check(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         accepted = f"accepted is {least} … {most}" if most >= least else "there is none"
         raise UserError(f"{name} {value}: {accepted}")
+
+
+def _check_gate(gate: Gate, num_qubits: int) -> None:
+    if gate.angle is None and gate.name not in ENTANGLERS:
+        raise unknown("two-qubit gate", gate.name, ENTANGLERS)
+    if gate.angle is not None and gate.name not in ROTATIONS:
+        raise unknown("rotation", gate.name, ROTATIONS)
+    for qubit in gate.qubits:
+        _check("qubit", qubit, 0, num_qubits - 1)
+    if len(set(gate.qubits)) != (1 if gate.angle is not None else 2):
+        words = "one" if gate.angle is not None else "two different ones"
+        raise UserError(f"{gate.name} on qubits {' and '.join(map(str, gate.qubits))}: accepted are {words}")
 
 
 def pairs_of(pattern: str, num_qubits: int) -> list[tuple[int, int]]:
