@@ -132,7 +132,7 @@ Block<T>& own_block() {
 template <typename T>
 HYPERLAX_INLINE void forward_chunk(Block<T>& block, const Lane<T>& lane, Key key, int64_t begin, int64_t end,
                                    T* values) {
-  block.begin(lane, key.call, key.lane);
+  block.begin(lane, key.call, key.lane, false);
   for (int64_t first = begin; first < end; first += Block<T>::kSamples)
     block.forward(lane, first, std::min<int64_t>(Block<T>::kSamples, end - first), values);
 }
@@ -140,7 +140,7 @@ HYPERLAX_INLINE void forward_chunk(Block<T>& block, const Lane<T>& lane, Key key
 template <typename T>
 HYPERLAX_INLINE void backward_chunk(Block<T>& block, const Lane<T>& lane, Key key, int64_t begin, int64_t end,
                                     T* by_params, T* by_input) {
-  block.begin(lane, key.call, key.lane);
+  block.begin(lane, key.call, key.lane, true);
   block.begin_sums();
   for (int64_t first = begin; first < end; first += Block<T>::kSamples)
     block.backward(lane, first, std::min<int64_t>(Block<T>::kSamples, end - first), by_input);

@@ -34,7 +34,9 @@ class Block {
   static constexpr int kSamples = samples_of<T>();
 
   // Prepares what all samples of a lane share, unless the last call was for the same lane of the same call of XLA's.
-  HYPERLAX_INLINE void begin(const Lane<T>& lane, int64_t call, int64_t number) {
+  //
+  // `gradient`: whether `backward` follows, which keeps the states behind all layers if they are not too large.
+  HYPERLAX_INLINE void begin(const Lane<T>& lane, int64_t call, int64_t number, bool gradient) {
     if (call == call_ && number == number_) return;
     call_ = -1;  // until all is done
     const int states = 1 << lane.num_qubits;
@@ -50,9 +52,11 @@ class Block {
       }
       flips_.push_back(flipped_.size());
     }
-    states_.resize(lane.num_layers * int64_t(states) * sizeof(Complex) <= kKept ? (lane.num_layers + 1) * states
-                                                                                : states);
+    const bool keep = gradient && lane.num_layers * int64_t(states) * sizeof(Complex) <= kKept;
+    states_.resize(keep ? (lane.num_layers + 1) * states : states);
     num_states_ = states;
+    spare_.resize(states);
+    dual_.resize(gradient ? states : 0);
     words_.resize(states);
     call_ = call, number_ = number;
   }
@@ -75,7 +79,6 @@ class Block {
   HYPERLAX_INLINE void backward(const Lane<T>& lane, int first, int count, T* by_input) {
     const int n = lane.num_qubits;
     const bool kept = int64_t(states_.size()) > num_states_;
-    dual_.resize(num_states_);
     Complex* state = run(lane, first, count, kept);
     measure_back(lane, state, first, count);
     for (int layer = lane.num_layers - 1; layer >= 0; --layer) {
@@ -83,8 +86,8 @@ class Block {
       if (kept)
         state -= num_states_;
       else
-        unpermute(lane, layer, state);
-      unpermute(lane, layer, dual_.data());
+        unpermute(lane, layer, states_), state = states_.data();
+      unpermute(lane, layer, dual_);
       for (int qubit = 0; qubit < n; ++qubit) slopes_[qubit] = Slopes{};
       in_pieces(n, [&](auto qubits, const Piece& piece) HYPERLAX_LAMBDA { sum_slopes<qubits()>(piece, state); });
       for (int qubit = n - 1; qubit >= 0; --qubit) rotations_.lead_back(lane, layer, qubit, slopes_[qubit]);
@@ -111,8 +114,7 @@ class Block {
 
   int64_t call_ = -1, number_ = -1, num_states_ = 0;
   Rotations<T> rotations_;
-  std::vector<Complex>
-      states_;  // behind the rotations of every layer, and the final one; or only one, if they are large
+  std::vector<Complex> states_;  // behind the rotations of every layer, and the final one; or only one
   std::vector<Complex> dual_, spare_;
   std::vector<Number> words_;  // by basis state, or by the mask of a word of I and Z
   Slopes slopes_[32];          // by qubit
@@ -226,29 +228,27 @@ class Block {
     if (qubit < last) work(std::integral_constant<int, 1>{}, Piece{qubit, begin, end});
   }
 
-  // Permutes a state and returns where it is now: with `keep` behind the old one, which stays as it is.
+  // Permutes the state behind a layer and returns where it is now: with `keep` behind the old one, which stays as it is.
   HYPERLAX_INLINE Complex* permute(const Lane<T>& lane, int layer, Complex* state, bool keep) {
     const int64_t states = num_states_;
     const int32_t* source = lane.source + layer * lane.num_states;
-    Complex* to = keep ? state + states : state;
-    if (moves_[layer]) {
-      const Complex* from = state;
-      if (!keep) spare_.assign(state, state + states), from = spare_.data();
-      for (int k = 0; k < states; ++k) to[k] = from[source[k]];
-    } else if (keep) {
-      for (int k = 0; k < states; ++k) to[k] = state[k];
+    if (keep || moves_[layer]) {
+      Complex* to = keep ? state + states : spare_.data();
+      for (int k = 0; k < states; ++k) to[k] = state[source[k]];
+      if (!keep) states_.swap(spare_);
+      state = to;
     }
-    flip(layer, to);
-    return to;
+    flip(layer, state);
+    return state;
   }
 
-  HYPERLAX_INLINE void unpermute(const Lane<T>& lane, int layer, Complex* state) {
-    const int64_t states = num_states_;
+  // Undoes a permutation.
+  HYPERLAX_INLINE void unpermute(const Lane<T>& lane, int layer, std::vector<Complex>& state) {
     const int32_t* source = lane.source + layer * lane.num_states;
-    flip(layer, state);
+    flip(layer, state.data());
     if (!moves_[layer]) return;
-    spare_.assign(state, state + states);
-    for (int k = 0; k < states; ++k) state[source[k]] = spare_[k];
+    for (int k = 0; k < num_states_; ++k) spare_[source[k]] = state[k];
+    state.swap(spare_);
   }
 
   HYPERLAX_INLINE void flip(int layer, Complex* state) const {
