@@ -458,6 +458,7 @@ class RestoredPolicy(NamedTuple):
     """A saved policy with all that is needed to act by it, or to look at it.
 
     Attributes:
+        path: of the run.
         info: ``run.json``.
         details: what was saved with the policy: its sample, its seed and its hyperparameters.
         arrays: parameters by path, ``actor/head/bias`` and so on.
@@ -468,6 +469,7 @@ class RestoredPolicy(NamedTuple):
         policy: as the agent takes it.
     """
 
+    path: Path
     info: dict[str, Any]
     details: dict[str, Any]
     arrays: dict[str, np.ndarray]
@@ -482,8 +484,9 @@ def restore_policy(
     path: str | os.PathLike[str], sample_id: int, seed: int | None = None, env: Environment | None = None
 ) -> RestoredPolicy:
     """Returns a saved policy with its agent; the arguments are those of :func:`load_policy`."""
-    arrays, details = load_policy_arrays(Path(path), sample_id, seed)
-    info = load_run(Path(path)).info
+    run = load_run(Path(path))
+    arrays, details = load_policy_arrays(run.path, sample_id, seed)
+    info = run.info
     environment = env if env is not None else make_env(details["environment"])
     algorithm = ALGORITHMS[info["algorithm"]]
     for kind in kinds(algorithm, info["network"]).values():
@@ -493,4 +496,4 @@ def restore_policy(
     hyperparams = replace(algorithm(**networks), details["hyperparameters"])
     shape = hyperparams.shape(environment)
     agent, lane = hyperparams.agent(environment, shape), hyperparams.traced(shape, 1)
-    return RestoredPolicy(info, details, arrays, environment, hyperparams, agent, lane, agent.restore(arrays))
+    return RestoredPolicy(run.path, info, details, arrays, environment, hyperparams, agent, lane, agent.restore(arrays))

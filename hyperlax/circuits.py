@@ -141,7 +141,8 @@ def load_circuit(
     normalised = bool(hyperparams.normalize_observations)
     return TrainedCircuit(
         name=role.name,
-        origin=f"{restored.info['recipe']} on {restored.env.name}, sample {sample_id}, seed {details['seed']}",
+        origin=f"{restored.info['recipe']} on {restored.env.name}, sample {sample_id}, seed {details['seed']} of "
+        f"{restored.path}",
         meaning=agent.meaning,
         circuit=family.circuit(size),
         params=np.asarray(torso["circuit"], np.float64),
@@ -183,15 +184,15 @@ def write_files(files: Mapping[Path, bytes], overwrite: bool = False) -> None:
     """
     for file in files:
         if file.is_dir():
-            raise UserError(f"--output {file}: is a folder")
+            raise UserError(f"{file}: is a folder")
         if file.exists() and not overwrite:
-            raise UserError(f"--output {file}: exists already, --overwrite replaces it")
+            raise UserError(f"{file}: exists already; overwrite=True (--overwrite) replaces it")
     for file, content in files.items():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(file, content)
         except OSError as error:
-            raise UserError(f"--output {file}: cannot be written ({error.strerror})") from error
+            raise UserError(f"{file}: cannot be written ({error.strerror})") from error
 
 
 def _role(roles: tuple[Role, ...], network: str | None, where: str) -> Role:

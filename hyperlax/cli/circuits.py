@@ -12,8 +12,6 @@ import typer
 from hyperlax.cli import options
 from hyperlax.errors import UserError
 
-PICTURES = (".png", ".pdf", ".svg")
-
 Network = Annotated[
     str | None,
     typer.Option(
@@ -70,12 +68,12 @@ def draw_circuit(
         got = "missing RECIPE" if recipe is None else "RECIPE and --algo-and-network-config: accepted is one of them"
         raise UserError(f"{got} (see `hyperlax draw-circuit --help`)")
     name = recipe or recipe_option or ""
-    if output is not None and output.suffix.lower() not in PICTURES:
-        raise UserError(f"--output {output}: accepted are names that end in {', '.join(PICTURES)}")
 
     from hyperlax.circuits import circuit_of, write_files
-    from hyperlax.quantum.drawing import draw_picture, draw_text
+    from hyperlax.quantum.drawing import FORMATS, draw_picture, draw_text
 
+    if output is not None and output.suffix.lower().removeprefix(".") not in FORMATS:
+        raise UserError(f"--output {output}: accepted are names that end in .{', .'.join(FORMATS)}")
     found = circuit_of(name, env, network, options.overrides(set_))
     title = f"{name} on {env}: {found.name}"
     file = _free_name(f"{name}_{env}_{found.name}") if output is None else output
@@ -88,7 +86,7 @@ def draw_circuit(
 
 
 def export_circuit(
-    run: Annotated[Path, typer.Argument(metavar="RUN_DIRECTORY", help="Of a run whose policies are circuits.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN_DIRECTORY", help="A run whose policies are circuits.")],
     sample_id: Annotated[
         int, typer.Option("--sample-id", metavar="N", min=0, help="The sample; summary.csv has the best first.")
     ],
@@ -115,7 +113,8 @@ def export_circuit(
 ) -> None:
     """Write a trained circuit for other tools.
 
-    The network that acts is saved with a run, and is what can be exported.
+    The network that acts is saved with a run, and is what can be exported. Prints the files; of a directory of several
+    runs, the latest is taken.
 
     \b
     Example:
@@ -126,9 +125,11 @@ def export_circuit(
 
     from hyperlax import circuits
 
-    texts = circuits.export_circuit(circuits.load_circuit(run, sample_id, seed, network), file_format)
+    trained = circuits.load_circuit(run, sample_id, seed, network)
+    texts = circuits.export_circuit(trained, file_format)
     files = {output / name: text.encode() for name, text in texts.items()}
     circuits.write_files(files, overwrite)
+    typer.echo(f"policy: {trained.origin}", err=True)
     for file in files:
         typer.echo(str(file))
 

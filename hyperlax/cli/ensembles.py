@@ -26,7 +26,7 @@ Qubits = Annotated[
     typer.Option(
         "--n-qubits",
         metavar="N …",
-        help="Widths, up to 16; hepqc gets one input a qubit, drpqc three.",
+        help="Widths; hepqc gets one input a qubit, drpqc three.",
     ),
 ]
 Overrides = Annotated[
@@ -118,7 +118,8 @@ def circuit_gradients(
 
     about = _about("circuit-gradients", network, family, settings)
     with _written(output, files, about, [table, decay]):
-        plot_gradients(table, decay, output / files[2], f"{network}, {num_samples} draws, angles: {initial}")
+        title = ", ".join([network, *(set_ or []), f"{num_samples} draws", f"angles: {initial}"])
+        plot_gradients(table, decay, output / files[2], title)
 
 
 def circuit_expressibility(
@@ -170,7 +171,7 @@ def circuit_expressibility(
 
     about = _about("circuit-expressibility", network, family, settings)
     with _written(output, files, about, [table]):
-        title = f"{network}, {num_samples} pairs, {num_bins} bins, angles: {initial}"
+        title = ", ".join([network, *(set_ or []), f"{num_samples} pairs, {num_bins} bins", f"angles: {initial}"])
         plot_expressibility(table, output / files[1], title)
 
 

@@ -92,6 +92,9 @@ class Circuit:
 
     def __post_init__(self) -> None:
         _check("num_qubits", self.num_qubits, 1, MAX_QUBITS)
+        for low, high in self.initial:
+            if not -math.inf < low <= high < math.inf:
+                raise UserError(f"initial parameters from {low} to {high}: accepted are finite bounds, the lower first")
         if not self.observables:
             raise UserError("a circuit without observables: at least one Pauli word is needed")
         for word in self.observables:
@@ -174,6 +177,8 @@ class Builder:
         """Returns the circuit, measured in these Pauli words."""
         angles = [gate.angle for gate in self._gates if gate.angle is not None]
         features = [angle.feature for angle in angles if angle.feature is not None]
+        if isinstance(observables, str):
+            raise UserError(f"observables '{observables}': accepted is a list of Pauli words")
         initial = tuple(self._initial)
         return Circuit(self.num_qubits, max(features, default=-1) + 1, initial, tuple(self._gates), tuple(observables))
 
@@ -183,6 +188,8 @@ class Builder:
 
 
 def _check(name: str, value: int, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise UserError(f"{name} {value}: accepted are whole numbers")
     if not least <= value <= most:
         accepted = f"accepted is {least} … {most}" if most >= least else "there is none"
         raise UserError(f"{name} {value}: {accepted}")
@@ -193,6 +200,8 @@ def _check_gate(gate: Gate, num_qubits: int) -> None:
         raise unknown("two-qubit gate", gate.name, ENTANGLERS)
     if gate.angle is not None and gate.name not in ROTATIONS:
         raise unknown("rotation", gate.name, ROTATIONS)
+    if gate.angle is not None and not math.isfinite(gate.angle.constant):
+        raise UserError(f"angle {gate.angle.constant} of {gate.name}: accepted are finite numbers")
     for qubit in gate.qubits:
         _check("qubit", qubit, 0, num_qubits - 1)
     if len(set(gate.qubits)) != (1 if gate.angle is not None else 2):

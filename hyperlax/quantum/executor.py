@@ -61,12 +61,11 @@ def expectations(tape: Tape, params: jax.Array, inputs: jax.Array, shape: TapeSh
     Raises:
         UserError: operands of another shape or type; double precision without x64.
     """
-    for name, array, least in (("params", params, (shape.num_params,)), ("inputs", inputs, (shape.num_inputs, 1))):
+    operands = (("params", params, shape.num_params, ()), ("inputs", inputs, shape.num_inputs, ("batch",)))
+    for name, array, least, rest in operands:
         given = np.shape(array)
-        if len(given) != len(least) or given[0] < least[0]:
-            accepted = f"({least[0]} or more{', batch' * (len(least) - 1)})"
-            raise UserError(f"{name} of shape {given}: accepted is {accepted}")
-    for name, array in (("params", params), ("inputs", inputs)):
+        if len(given) != 1 + len(rest) or given[0] < least:
+            raise UserError(f"{name} of shape {given}: accepted is ({', '.join([f'{least} or more', *rest])})")
         kind = np.dtype(array.dtype) if hasattr(array, "dtype") else np.result_type(array)
         if kind not in (np.float32, np.float64):
             raise UserError(f"{name} of {kind}: accepted are float32 and float64")

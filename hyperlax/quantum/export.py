@@ -145,6 +145,7 @@ def to_script(trained: TrainedCircuit) -> str:
     """
     circuit, normalised, scaled = trained.circuit, trained.mean is not None, trained.output_scale is not None
     shape, features = trained.observation_shape, math.prod(trained.observation_shape)
+    leading = f"np.shape(observation)[:-{len(shape)}]" if shape else "np.shape(observation)"
     arrays = {
         "PARAMETERS": _parameters(circuit, trained.params),
         **({"MEAN": trained.mean, "DEVIATION": trained.deviation} if normalised else {}),
@@ -158,15 +159,16 @@ def to_script(trained: TrainedCircuit) -> str:
         angle = "" if gate.angle is None else f"{_script_angle(gate.angle)}, "
         gates.append(f"    qml.{_PENNYLANE[gate.name]}({angle}wires={wires})")
     words = [f"qml.expval({_script_observable(word)})" for word in circuit.observables]
-    one, many = str(shape), f"(batch, {', '.join(map(str, shape))})"
+    one, many = str(shape), str(("batch", *shape)).replace("'", "")
     body = [
-        f"    x = np.asarray(observation, dtype=float).reshape(*np.shape(observation)[:-{len(shape)}], {features})",
+        f"    x = np.asarray(observation, dtype=float).reshape(*{leading}, {features})",
         *([f"    x = np.clip((x - MEAN) / DEVIATION, {-trained.limit!r}, {trained.limit!r})"] if normalised else []),
-        "    values = np.stack(circuit(x), axis=-1)",
+        "    values = np.stack([np.broadcast_to(value, x.shape[:-1]) for value in circuit(x)], axis=-1)",
         f"    return {'(values * OUTPUT_SCALE)' if scaled else 'values'} @ KERNEL.T + BIAS",
     ]
+    title = f"The trained {trained.name}, a quantum circuit: {trained.origin}.".replace("\\", "\\\\").replace('"', "'")
     lines = [
-        f'"""The trained {trained.name}, a quantum circuit: {trained.origin}."""',
+        f'"""{title}"""',
         "",
         "import numpy as np",
         "import pennylane as qml",

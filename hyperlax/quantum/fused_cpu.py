@@ -18,15 +18,14 @@ _log = logging.getLogger(__name__)
 _TARGETS = ("hyperlax_forward_f32", "hyperlax_forward_f64", "hyperlax_backward_f32", "hyperlax_backward_f64")
 
 
-@lru_cache(maxsize=1)
 def library() -> Path | None:
     """Returns the compiled kernel, known to XLA from now on, or None where none can be used."""
-    return None if _loaded() else KERNEL
+    return None if problem() else KERNEL
 
 
 @lru_cache(maxsize=1)
-def _loaded() -> str:
-    """Makes the kernel known to XLA; returns what went wrong, nothing if all went well."""
+def problem() -> str:
+    """Makes the kernel known to XLA; returns why there is none, in a few words; nothing where there is one."""
     if not KERNEL.exists():
         return "not built"
     try:
@@ -38,11 +37,6 @@ def _loaded() -> str:
         _log.warning("the CPU kernel for circuits cannot be used, they run in pure JAX: %s", reason)
         return f"built, but cannot be used ({reason})"
     return ""
-
-
-def problem() -> str:
-    """Returns why there is no kernel, in a few words; nothing where there is one."""
-    return _loaded()
 
 
 def expectations(tape: Tape, params: jax.Array, inputs: jax.Array) -> jax.Array:

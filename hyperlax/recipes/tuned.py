@@ -6,6 +6,16 @@ images are the published ones of purejaxql (Gallici et al., 2024).
 
 from __future__ import annotations
 
+PPO_CARTPOLE: dict[str, object] = {
+    "total_num_envs": 8,
+    "rollout_length": 32,
+    "epochs": 10,
+    "num_minibatches": 4,
+    "gamma": 0.98,
+    "gae_lambda": 0.8,
+    "ent_coef": 0.0,
+    "normalize_rewards": False,
+}
 MINATAR: dict[str, object] = {
     "critic_lr": 5e-4,
     "total_num_envs": 128,
@@ -23,16 +33,7 @@ def _circuits(*roles: str, **values: object) -> dict[str, object]:
 
 TUNED: dict[str, dict[str, dict[str, object]]] = {
     "ppo_mlp": {
-        "gymnax.cartpole": {
-            "total_num_envs": 8,
-            "rollout_length": 32,
-            "epochs": 10,
-            "num_minibatches": 4,
-            "gamma": 0.98,
-            "gae_lambda": 0.8,
-            "ent_coef": 0.0,
-            "normalize_rewards": False,
-        },
+        "gymnax.cartpole": PPO_CARTPOLE,
         "gymnax.acrobot": {"rollout_length": 64, "epochs": 4, "ent_coef": 0.003},
         "gymnax.pendulum": {"epochs": 10, "num_minibatches": 16, "gamma": 0.95, "clip_eps": 0.1, "ent_coef": 0.0},
         "gymnax.mountain_car_continuous": {
@@ -131,17 +132,10 @@ TUNED: dict[str, dict[str, dict[str, object]]] = {
     "ppo_drpqc": {
         "gymnax.cartpole": {
             **_circuits("actor", "critic", n_layers=5, n_vstack=3),
+            **PPO_CARTPOLE,
             "actor_lr": 3e-3,
             "critic_lr": 3e-3,
-            "total_num_envs": 8,
-            "rollout_length": 32,
-            "epochs": 10,
-            "num_minibatches": 4,
-            "gamma": 0.98,
-            "gae_lambda": 0.8,
-            "ent_coef": 0.0,
             "normalize_observations": False,
-            "normalize_rewards": False,
         },
         "gymnax.pendulum": {
             **_circuits("actor", "critic", n_layers=2, n_vstack=3),

@@ -111,10 +111,11 @@ def test_a_trained_circuit_is_one_that_has_learnt(runs):
 def test_one_format_alone_and_nothing_is_overwritten_unasked(runs, tmp_path, capsys):
     command = ["export-circuit", runs("logits"), "--sample-id", 0, "--output", tmp_path]
     file = tmp_path / "actor.qasm"
-    assert hyperlax_(capsys, *command, "--format", "openqasm", "--seed", 0) == (0, f"{file}\n", "")
+    origin = f"policy: ppo_drpqc on gymnax.cartpole, sample 0, seed 0 of {runs('logits')}\n"
+    assert hyperlax_(capsys, *command, "--format", "openqasm", "--seed", 0) == (0, f"{file}\n", origin)
     assert list(tmp_path.iterdir()) == [file]
     file.write_text("mine")
-    refused = (2, "", f"error: --output {file}: exists already, --overwrite replaces it\n")
+    refused = (2, "", f"error: {file}: exists already; overwrite=True (--overwrite) replaces it\n")
     assert hyperlax_(capsys, *command) == refused
     assert list(tmp_path.iterdir()) == [file] and file.read_text() == "mine"
     assert hyperlax_(capsys, *command, "--overwrite")[0] == 0
@@ -252,7 +253,7 @@ DRAW = ["draw-circuit", "ppo_drpqc", "--env", "gymnax.cartpole"]
         ),
         ([*DRAW, "--network", "target"], "unknown network 'target': accepted: actor, critic (recipe ppo_drpqc)"),
         ([*DRAW, "--output", "x.jpg"], "--output x.jpg: accepted are names that end in .png, .pdf, .svg"),
-        ([*DRAW, "--output", "/proc/x.png"], "--output /proc/x.png: cannot be written (No such file or directory)"),
+        ([*DRAW, "--output", "/proc/x.png"], "/proc/x.png: cannot be written (No such file or directory)"),
         (
             [*DRAW, "--set", "actor_network.n_layers=0"],
             "hyperparameter actor_network.n_layers got '0'; accepted: an int32, 1 or more",
@@ -278,7 +279,7 @@ def test_a_picture_is_not_overwritten_unasked(tmp_path, capsys):
     assert hyperlax_(capsys, *DRAW, "--output", file)[0] == 0
     assert file.read_text().startswith("<?xml")
     file.write_text("mine")
-    refused = (2, "", f"error: --output {file}: exists already, --overwrite replaces it\n")
+    refused = (2, "", f"error: {file}: exists already; overwrite=True (--overwrite) replaces it\n")
     assert hyperlax_(capsys, *DRAW, "--output", file) == refused
     assert file.read_text() == "mine"
     assert hyperlax_(capsys, *DRAW, "--output", file, "--overwrite")[0] == 0

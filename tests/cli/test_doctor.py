@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hyperlax.cli import main
-from hyperlax.quantum import executor, fused_cpu
+from hyperlax.quantum import fused_cpu
 
 
 @pytest.mark.parametrize("built", [True, False])
@@ -17,4 +17,4 @@ def test_it_says_what_this_installation_can_do(capsys, monkeypatch, tmp_path, bu
     assert list(lines) == ["versions", "devices", "kernel", "cache", "brax", "quantum"]
     assert lines["versions"].startswith("hyperlax ")
     expected = "built (_kernel.so); circuits run on the fused kernel" if built else "circuits run on pure JAX"
-    assert lines["kernel"].endswith(expected) and executor.current() in ("cpu", "jax")
+    assert lines["kernel"].endswith(expected)

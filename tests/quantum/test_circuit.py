@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -91,6 +93,12 @@ REFUSED = [
     (lambda: Circuit(1, 0, (), (Gate("swap", (0, 1)),), ("Z",)), "unknown two-qubit gate 'swap'"),
     (lambda: Builder(0), "num_qubits 0: accepted is 1 … 24"),
     (lambda: Builder(25), "num_qubits 25: accepted is 1 … 24"),
+    (lambda: Builder(2.0), "num_qubits 2.0: accepted are whole numbers"),
+    (lambda: Builder(True), "num_qubits True: accepted are whole numbers"),
+    (lambda: Builder(2).rotate("x", 0.0, 0.1), "qubit 0.0: accepted are whole numbers"),
+    (lambda: Builder(2).rotate("x", 0, math.nan), "angle nan of x: accepted are finite numbers"),
+    (lambda: Circuit(1, 0, ((1.0, 0.0),), (), ("Z",)), "initial parameters from 1.0 to 0.0: accepted are finite"),
+    (lambda: Builder(1).build("ZZ"), "observables 'ZZ': accepted is a list of Pauli words"),
     (lambda: Builder(2).rotate("w", 0, 0.1), "unknown rotation 'w': accepted: x, y, z"),
     (lambda: Builder(2).rotate("x", 2, 0.1), "qubit 2: accepted is 0 … 1"),
     (lambda: Builder(2).couple("swap", 0, 1), "unknown two-qubit gate 'swap': accepted: cnot, cz"),

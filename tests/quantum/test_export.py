@@ -150,6 +150,24 @@ def test_images_are_flattened(tmp_path):
     np.testing.assert_allclose(outputs(images[2]), expected[2], rtol=0, atol=1e-12)
 
 
+def test_an_observation_that_is_a_number_and_one_that_no_gate_sees(tmp_path):
+    """Shape () has no axis to flatten; what does not depend on observations still has one row for each."""
+    circuit = Builder(1)
+    circuit.rotate("y", 0, circuit.encode(0))
+    blind = Builder(1)
+    blind.rotate("y", 0, 0.3)
+    x = np.array([0.1, 0.7, -0.4])
+    for part, expected in ((circuit.build(["Z"]), np.cos(x)), (blind.build(["Z"]), np.full(3, np.cos(0.3)))):
+        network = trained(part, [])
+        network = TrainedCircuit(**{**vars(network), "observation_shape": (), "origin": 'of """runs"""\\'})
+        file = tmp_path / "actor.py"
+        file.write_text(to_script(network), encoding="utf-8")
+        outputs = runpy.run_path(str(file))["outputs"]
+        expected = expected[:, None] * network.kernel[:, 0] + network.bias
+        np.testing.assert_allclose(outputs(x), expected, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(outputs(x[1]), expected[1], rtol=0, atol=1e-12)
+
+
 def test_angles_are_expressions_of_the_inputs_with_all_digits():
     circuit = Builder(2)
     circuit.rotate("z", 0, circuit.encode(0, circuit.parameter(), circuit.parameter()))

@@ -292,8 +292,7 @@ def test_a_kernel_that_does_not_load_is_none(monkeypatch, tmp_path, caplog):
     broken = tmp_path / "_kernel.so"
     broken.write_bytes(b"not a library")
     monkeypatch.setattr(fused_cpu, "KERNEL", broken)
-    fused_cpu.library.cache_clear()
-    fused_cpu._loaded.cache_clear()
+    fused_cpu.problem.cache_clear()
     try:
         assert fused_cpu.library() is None and "cannot be used" in fused_cpu.problem()
         assert "run in pure JAX" in caplog.text
@@ -301,8 +300,7 @@ def test_a_kernel_that_does_not_load_is_none(monkeypatch, tmp_path, caplog):
             executor.choose("cpu")
     finally:
         monkeypatch.undo()
-        fused_cpu.library.cache_clear()
-        fused_cpu._loaded.cache_clear()
+        fused_cpu.problem.cache_clear()
 
 
 def test_one_circuit_is_evaluated_by_itself(kernel):
