@@ -50,6 +50,7 @@ def main() -> None:
 def measure(environment: str, n_layers: int, n_vstack: int, steps: int) -> None:
     """Trains one configuration and prints what it took."""
     import hyperlax
+    from hyperlax.results import Run
 
     sizes = {"n_layers": n_layers, "n_vstack": n_vstack}
     networks = {f"{role}_network.{name}": value for role in ("actor", "critic") for name, value in sizes.items()}
@@ -59,11 +60,12 @@ def measure(environment: str, n_layers: int, n_vstack: int, steps: int) -> None:
             run_length=steps, num_seeds=1, num_evaluations=1, num_eval_episodes=1, winner_seeds=0, num_devices=1,
             output_root=folder, plot=False, progress=False, save_policies=False,
         )  # fmt: skip
-        assert isinstance(run, hyperlax.Run)
+        assert isinstance(run, Run)
         (program,) = run.info["programs"]
+        done = int(run.evaluations["env_steps"].max())  # whole updates
         parameters = int(run.summary["num_params"].iloc[0])
     seconds = program["run_seconds"] - program["evaluation_seconds"]
-    print(json.dumps({"compile": program["compile_seconds"], "rate": steps / seconds, "parameters": parameters}))
+    print(json.dumps({"compile": program["compile_seconds"], "rate": done / seconds, "parameters": parameters}))
 
 
 def _row(cell: tuple[str, int, int], steps: int) -> dict[str, Any]:
