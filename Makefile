@@ -13,6 +13,7 @@ PEER_VENV ?= .venv-rejax
 BENCH ?= --peer-python $(PEER_VENV)/bin/python
 CIRCUITS_VENV ?= .venv-circuits
 BENCH_QUANTUM ?= --peer-python $(CIRCUITS_VENV)/bin/python
+CHAOS ?=
 
 CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
@@ -23,12 +24,12 @@ KERNEL := hatch_build.py $(wildcard hyperlax/quantum/kernel/*)
 unexport PYTHONDONTWRITEBYTECODE # without bytecode, every process compiles the sources of all that it imports
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test lint format learn bench bench-quantum clean
+.PHONY: help venv sweep test lint format learn bench bench-quantum chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) JOBS=$(JOBS), and arguments in SWEEP, TESTS, LEARN, BENCH, BENCH_QUANTUM"
+	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) JOBS=$(JOBS), and arguments in SWEEP, TESTS, LEARN, BENCH, BENCH_QUANTUM, CHAOS"
 
 venv: $(DEV) ## create .venv with everything for development
 
@@ -55,6 +56,9 @@ bench: $(DEV) $(PEER) ## measure speed against rejax, which gets an environment 
 
 bench-quantum: $(DEV) $(CIRCUITS) ## measure circuit simulation against PennyLane and TensorCircuit-ng
 	$(BIN)/python benchmarks/circuits.py $(BENCH_QUANTUM)
+
+chaos: $(DEV) ## kill runs at random instants, resume them and compare with an undisturbed run
+	$(BIN)/python benchmarks/chaos.py $(CHAOS)
 
 clean: ## remove environments, caches and builds; results stay
 	rm -rf $(VENV) $(PEER_VENV) $(CIRCUITS_VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

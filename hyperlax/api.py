@@ -34,7 +34,9 @@ from hyperlax.networks import NETWORKS, kinds
 from hyperlax.quantum import executor
 from hyperlax.recipes import Recipe, RunLength, get_recipe
 from hyperlax.recipes import run_length as to_run_length
-from hyperlax.results.directory import create_run_directory
+from hyperlax.results import resume as resuming
+from hyperlax.results.directory import create_run_directory, run_parent
+from hyperlax.results.lock import DirectoryLock
 from hyperlax.results.progress import Progress
 from hyperlax.results.reader import Run, load_policy_arrays, load_run
 from hyperlax.results.writer import RunWriter
@@ -82,6 +84,8 @@ def sweep(
     save_policies: bool = True,
     progress: bool = True,
     plot: bool = True,
+    resume: bool = False,
+    resume_from: str | os.PathLike[str] | None = None,
 ) -> Run | Plan:
     """Trains many configurations and returns their results.
 
@@ -112,6 +116,9 @@ def sweep(
         save_policies: keep every final policy.
         progress: show how far it is, on standard error.
         plot: draw ``sweep.png`` in the run directory.
+        resume: go on with the latest run below ``output_root`` that was asked the same, if it was cut short; return it
+            if it has finished; begin where there is none.
+        resume_from: the directory of the run to go on with.
 
     Returns:
         The results as frames, or the plan.
@@ -130,40 +137,87 @@ def sweep(
         raise UserError(f"seed {seed}: accepted is 0 … {2**32 - 1}")
     drawn = _samples(recipe, num_samples, samples, overrides or {}, sampling_method, seed)
     tasks = _tasks(recipe, env, drawn, overrides or {}, length)
+    if winner_seeds is None:
+        winner_seeds = length.num_seeds
+    request = {
+        "command": "sweep",
+        "recipe": recipe.name,
+        "environment": env.name,
+        "samples": resuming.digest_of([(task.sample_id, flatten(task.hyperparams)) for task in tasks]),
+        "seed": seed,
+        "budget_steps": length.total_timesteps,
+        "num_seeds": length.num_seeds,
+        "num_evaluations": length.num_evaluations,
+        "num_eval_episodes": length.num_eval_episodes,
+        "winner_seeds": winner_seeds,
+        "save_policies": save_policies,
+        "hparam_batch_size": hparam_batch_size,
+        "sequential": sequential,
+        "group_by_structure": group_by_structure,
+        "memory_limit_gib": memory_limit_gib,
+        "kernel": executor.current(),
+        "code": f"hyperlax {hyperlax.__version__} {resuming.code_digest()}",
+    }
+    earlier = None
+    if resume_from is not None:
+        earlier = resuming.run_at(resume_from, request)
+    elif resume:
+        earlier = resuming.latest_run(run_parent(output_root, recipe.group, env.name), request)
+    if earlier is not None and earlier.finished and not dry_run:
+        log.info("%s has finished, nothing is left to do", earlier.directory)
+        return load_run(earlier.directory)
     max_lanes = _max_lanes(hparam_batch_size, length)
     mesh = devices.local_mesh(1 if sequential else num_devices, min(max_lanes or len(tasks), len(tasks)))
-    plan, planner = _plan(env, length, tasks, mesh, max_lanes, memory_limit_gib, sequential, group_by_structure)
-    directory = None if dry_run else create_run_directory(Path(output_root), recipe.group, env.name)
+    memory = _memory_limit(memory_limit_gib) if earlier is None else earlier.memory
+    plan, planner = _plan(env, length, tasks, mesh, max_lanes, memory, sequential, group_by_structure)
     if samples is None:
         _warn_of_confounding(recipe.space, drawn, sampling_method)
-    if directory is None:
+    if dry_run:
         return plan
+    directory = create_run_directory(output_root, recipe.group, env.name) if earlier is None else earlier.directory
     log.info("results go to %s; the plan:\n%s", directory, plan.describe())
-    firsts = tasks[:: length.num_seeds]
-    everything = [Sample(task.sample_id, flatten(task.hyperparams)) for task in firsts]
-    drawn_from = recipe.space if samples is None else {}
-    info = _info(recipe, env, length, overrides or {}, drawn_from, seed, plan, mesh)
-    with RunWriter(directory, info, everything, range(length.num_seeds)) as writer:
-        steps = len(tasks) * length.total_timesteps
-        with Progress(len(drawn), steps, enabled=progress) as display:
-            job = Sweep(env, length, planner, plan, mesh, seed, writer, display, save_policies)
-            try:
-                job.run()
-            except RunFailed as error:
-                raise RunFailed(f"{error}; results so far: {directory}") from error
-            except KeyboardInterrupt:
-                log.warning("interrupted; results so far: %s", directory)
-                raise
-            finally:
-                writer.update_info(programs=job.outcome(), seconds=round(job.clock(), 2))
-            winner = _winner(job, directory, len(drawn), length.num_seeds if winner_seeds is None else winner_seeds)
-        writer.update_info(seconds=round(job.clock(), 2), winner=winner)
+    info = _info(recipe, env, length, overrides or {}, recipe.space if samples is None else {}, seed, plan, mesh)
+    info |= {"request": request, "planned_memory": planner.memory}
+    job = Sweep(env, length, planner, plan, mesh, seed, save_policies, directory / "checkpoints")
+    _carry_out(job, directory, info, winner_seeds, progress, earlier is not None)
     run = load_run(directory)
     if plot and run.summary["final_return"].notna().any():  # else every sample diverged
         from hyperlax.analysis.plots import plot_sweep
 
         plot_sweep(run, directory / "sweep.png")
     return run
+
+
+def _carry_out(
+    job: Sweep, directory: Path, info: Mapping[str, Any], winner_seeds: int, progress: bool, resumed: bool
+) -> None:
+    """Trains what a run directory does not have yet, then its winner again on fresh seeds.
+
+    Raises:
+        UserError: another process writes to the directory.
+        RunFailed: some samples failed.
+    """
+    with DirectoryLock(directory):
+        if resumed:
+            job.go_on_from(directory)
+        firsts = [task for task in job.tasks if task.seed == 0]
+        everything = [Sample(task.sample_id, flatten(task.hyperparams)) for task in firsts]
+        with RunWriter(directory, info, everything, range(job.length.num_seeds)) as writer:
+            steps = len(job.tasks) * job.length.total_timesteps
+            with Progress(len(firsts), steps, enabled=progress) as display:
+                try:
+                    job.run(writer, display)
+                    winner = _winner(job, directory, len(firsts), winner_seeds)
+                except RunFailed as error:
+                    raise RunFailed(f"{error}; results so far: {directory}") from error
+                except KeyboardInterrupt:
+                    log.warning(
+                        "interrupted; results so far: %s; the same command with --resume True goes on", directory
+                    )
+                    raise
+                finally:
+                    writer.update_info(programs=job.outcome(), seconds=round(job.clock(), 2))
+            writer.update_info(winner=winner)
 
 
 def _samples(
@@ -312,14 +366,14 @@ def _plan(
     tasks: Sequence[Task],
     mesh: Any,
     max_lanes: int | None,
-    memory_limit_gib: float | None,
+    limit: int | None,
     sequential: bool,
     group_by_structure: bool,
 ) -> tuple[Plan, Planner]:
     """Returns the plan and the planner that made it.
 
-    Without a limit it is made for the memory that the machine has, so that it is the same every time; if that
-    much is not free now, it is made for what is.
+    Without a limit, in bytes, it is made for the memory that the machine has, so that it is the same every time; if
+    that much is not free now, it is made for what is.
     """
     machine = MACHINES["cpu" if mesh.devices.flat[0].platform == "cpu" else "gpu"]
 
@@ -330,15 +384,20 @@ def _plan(
             return planner.sequential(tasks), planner
         return planner.grouped(tasks) if group_by_structure else planner.batched(tasks), planner
 
-    if memory_limit_gib is not None:
-        if not 0 < memory_limit_gib < math.inf:
-            raise UserError(f"memory_limit_gib {memory_limit_gib}: accepted is a finite number greater than 0")
-        return planned(int(memory_limit_gib * 2**30))
+    if limit is not None:
+        return planned(limit)
     memory = devices.memory(mesh)
     plan, planner = planned(int(0.8 * memory.total))
     if plan.memory <= 0.8 * memory.free:
         return plan, planner
     return planned(int(0.8 * memory.free))
+
+
+def _memory_limit(gib: float | None) -> int | None:
+    """Returns bytes."""
+    if gib is not None and not 0 < gib < math.inf:
+        raise UserError(f"memory_limit_gib {gib}: accepted is a finite number greater than 0")
+    return None if gib is None else int(gib * 2**30)
 
 
 def _winner(job: Sweep, directory: Path, num_samples: int, num_seeds: int) -> dict[str, Any] | None:

@@ -161,6 +161,21 @@ OutputRoot = Annotated[
         help="Results lie below it, for example in DIR/ppo_mlp/gymnax_pendulum. A second run stands beside the first.",
     ),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume/--no-resume",
+        show_default=False,
+        help="Go on with the latest run below --output-root that was asked the same and was cut short. If it has "
+        "finished, print it; if there is none, begin.",
+    ),
+]
+ResumeFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume-from", metavar="RUN_DIRECTORY", help="Go on with this run; it must have been asked the same."
+    ),
+]
 LogLevel = Annotated[
     str,
     typer.Option("--log-level", metavar="|".join(LOG_LEVELS), help="How much is told on stderr."),

@@ -28,6 +28,8 @@ def run_single_hp(
     memory_limit: options.MemoryLimit = None,
     dry_run: options.DryRun = False,
     output_root: options.OutputRoot = Path("results"),
+    resume: options.Resume = False,
+    resume_from: options.ResumeFrom = None,
     log_level: options.LogLevel = "WARNING",
     save_logs: options.SaveLogs = False,
 ) -> None:
@@ -53,6 +55,8 @@ def run_single_hp(
         "kernel": kernel,
         "memory_limit_gib": options.positive("--memory-limit-gib", memory_limit),
         "output_root": output_root,
+        "resume": resume,
+        "resume_from": resume_from,
         "dry_run": dry_run,
         "plot": False,
     }
@@ -108,6 +112,8 @@ def sweep_hp_samples(
     memory_limit: options.MemoryLimit = None,
     dry_run: options.DryRun = False,
     output_root: options.OutputRoot = Path("results"),
+    resume: options.Resume = False,
+    resume_from: options.ResumeFrom = None,
     plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw a picture of the sweep.")] = True,
     log_level: options.LogLevel = "WARNING",
     save_logs: options.SaveLogs = False,
@@ -141,6 +147,8 @@ def sweep_hp_samples(
         "kernel": kernel,
         "memory_limit_gib": options.positive("--memory-limit-gib", memory_limit),
         "output_root": output_root,
+        "resume": resume,
+        "resume_from": resume_from,
         "dry_run": dry_run,
         "plot": plot,
     }

@@ -245,6 +245,21 @@ class Program:
         self._choices = [None] * self.num_lanes
         return jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), self._abstract)
 
+    def like(self) -> Lanes:
+        """Returns shapes and types of the lanes' arrays."""
+        return self._abstract
+
+    def restore(self, arrays: Sequence[np.ndarray], tasks: Sequence[Task | None]) -> Lanes:
+        """Returns lanes as they were.
+
+        Args:
+            arrays: the leaves, in the order of the tree.
+            tasks: that the lanes were at; None for those that are free.
+        """
+        self._choices = [None if task is None else self.shape.choice(task.hyperparams) for task in tasks]
+        lanes = jax.tree.unflatten(jax.tree.structure(self._abstract), arrays)
+        return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), lanes, self._abstract)
+
     def _host_side(self, task: Task) -> tuple[np.ndarray, Any, Any]:
         hyperparams = task.hyperparams.traced(self.shape, self.total_timesteps)
         params = self.agent.init_params(entropy(self.run_seed, task, PARAMETERS), task.hyperparams)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -10,10 +11,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hyperlax.engine.checkpoint import Checkpoints, SavedSlot
+from hyperlax.engine.interrupt import Stop
 from hyperlax.engine.program import Lanes, Program, Task
 from hyperlax.recipes.run_length import RunLength
 
 LONGEST_TICK = 5.0  # seconds between looks at the lanes
+LOCKSTEP_SHARE = 1 / 8  # of the longest way to an evaluation, in one round of lanes in lockstep
 
 
 class Sink(Protocol):
@@ -38,14 +42,16 @@ class Slot:
         points: updates after which it is evaluated, one for each point of the grid.
         updates: done so far.
         passed: grid points evaluated so far.
+        target: updates to be done in the present round.
         started: seconds since the run began.
     """
 
     task: Task
     points: list[int]
-    started: float
     updates: int = 0
     passed: int = 0
+    target: int = 0
+    started: float = 0.0
 
     @property
     def env_steps(self) -> int:
@@ -100,6 +106,8 @@ class Scheduler:
         on_tick: called after each tick with the updates done in it by task, finished tasks
             and new evaluations as (task, mean return).
         save_policies: whether policies of finished lanes go to the sink.
+        checkpoints: where lanes are saved now and then; None for nowhere.
+        stop: asked after every tick.
     """
 
     program: Program
@@ -109,31 +117,104 @@ class Scheduler:
     clock: Callable[[], float]
     on_tick: Callable[[dict[Task, int], list[Task], list[tuple[Task, float]]], None]
     save_policies: bool = True
+    checkpoints: Checkpoints | None = None
+    stop: Stop = field(default_factory=Stop)
     utilisation: Utilisation = field(default_factory=Utilisation)
+    _fraction: float = 0.01  # of a round, in a tick; the first shows how long it takes
 
-    def run(self, tasks: Iterable[Task | None]) -> None:
-        """Runs all tasks to their end; the first are given to the lanes in order, None leaving one free."""
-        order = list(tasks)
+    def run(self, tasks: Iterable[Task | None], going: Iterable[Task] = ()) -> None:
+        """Runs all tasks to their end.
+
+        Args:
+            tasks: the first are given to the lanes in order; None leaves one free where nothing waits.
+            going: those among them that go on from the checkpoint.
+
+        Raises:
+            KeyboardInterrupt: it was asked to stop; the checkpoint is up to date.
+        """
         slots: list[Slot | None] = [None] * self.program.num_lanes
-        first: list[Task | None] = [*order[: len(slots)], *[None] * (len(slots) - len(order))]
-        queue = deque(task for task in order[len(slots) :] if task is not None)
-        lanes = self.program.admit(self.program.empty(), self._filled(first))
-        self._occupy(slots, first)
-        fraction = 0.01  # of the way to the next evaluation; the first tick shows how long it takes
+        lanes = self._restored(slots, going)
+        running = {slot.task for slot in slots if slot is not None}
+        order = [None if task in running else task for task in tasks]
+        if lanes is None:
+            first: list[Task | None] = [*order[: len(slots)], *[None] * (len(slots) - len(order))]
+            queue = deque(task for task in order[len(slots) :] if task is not None)
+            first = [queue.popleft() if task is None and queue else task for task in first]
+            lanes = self.program.admit(self.program.empty(), self._filled(first))
+            self._occupy(slots, first)
+        else:
+            queue = deque(task for task in order if task is not None)
+            lanes = self._refilled(lanes, slots, queue)
         while any(slots):
-            updates = self._quantum(slots, fraction)
+            lanes = self._round(lanes, slots)
+            lanes = self._refilled(lanes, slots, queue)
+            self._save(lanes, slots)
+        if self.checkpoints is not None:
+            self.checkpoints.remove()
+
+    def _round(self, lanes: Lanes, slots: list[Slot | None]) -> Lanes:
+        """Brings every lane to its target, in as many ticks as that takes, and handles those that have arrived.
+
+        What happens in a round does not depend on time, so that it happens again the same way.
+        """
+        if not any(slot is not None and slot.updates < slot.target for slot in slots):
+            self._aim(slots)
+        while True:
+            left = np.array([slot.target - slot.updates if slot is not None else 0 for slot in slots])
+            updates = np.minimum(left, np.ceil(self._fraction * left.max()).astype(int))
             begins = np.array([slot is not None and slot.updates == slot.last_point for slot in slots])
             started = time.perf_counter()
             lanes, metrics = self.program.tick(lanes, updates, begins)
             elapsed = time.perf_counter() - started
-            fraction = min(1.0, fraction * LONGEST_TICK / elapsed)
+            self._fraction = min(1.0, max(0.01, self._fraction * LONGEST_TICK / elapsed))
             self._account(updates, elapsed)
-            self._after_tick(lanes, slots, updates, metrics)
-            free = [slot is None for slot in slots]
-            if queue and any(free):
-                arrivals = [queue.popleft() if f and queue else None for f in free]
-                lanes = self.program.admit(lanes, arrivals)
-                self._occupy(slots, arrivals)
+            done, diverged = np.asarray(lanes.state.updates), np.asarray(lanes.diverged)
+            for lane, slot in enumerate(slots):
+                if slot is not None:
+                    slot.updates = int(done[lane])
+            progress = {slot.task: int(updates[lane]) for lane, slot in enumerate(slots) if slot is not None}
+            if ((updates == left) | diverged).all():
+                break
+            self.on_tick(progress, [], [])
+            self._save(lanes, slots)
+        self._record(slots, diverged, metrics)
+        scores = self._evaluate(lanes, slots, diverged)
+        self.on_tick(progress, self._retire(lanes, slots, diverged), scores)
+        return lanes
+
+    def _refilled(self, lanes: Lanes, slots: list[Slot | None], queue: deque[Task]) -> Lanes:
+        """Gives free lanes the next tasks."""
+        free = [slot is None for slot in slots]
+        if not (queue and any(free)):
+            return lanes
+        arrivals = [queue.popleft() if f and queue else None for f in free]
+        lanes = self.program.admit(lanes, arrivals)
+        self._occupy(slots, arrivals)
+        return lanes
+
+    def _save(self, lanes: Lanes, slots: list[Slot | None]) -> None:
+        """Saves the lanes when it is time, and stops when it is asked to."""
+        if self.checkpoints is not None and (self.checkpoints.due or self.stop.requested):
+            saved = [
+                SavedSlot(i, slot.task.sample_id, slot.task.seed, slot.updates, slot.passed, slot.target, slot.started)
+                for i, slot in enumerate(slots)
+                if slot is not None
+            ]
+            self.checkpoints.save(lanes, saved)
+        if self.stop.requested:
+            raise KeyboardInterrupt
+
+    def _restored(self, slots: list[Slot | None], going: Iterable[Task]) -> Lanes | None:
+        """Returns the lanes of the checkpoint and fills in their slots; None where there is nothing to go on with."""
+        wanted = {(task.sample_id, task.seed): task for task in going}
+        saved = self.checkpoints.load(self.program.like()) if self.checkpoints is not None and wanted else None
+        if saved is None:
+            return None
+        for slot in saved.slots:
+            task = wanted.get((slot.sample_id, slot.seed))
+            if task is not None:
+                slots[slot.lane] = Slot(task, self._points(task), *slot[3:])
+        return self.program.restore(saved.arrays, [None if slot is None else slot.task for slot in slots])
 
     def _filled(self, first: list[Task | None]) -> list[Task]:
         """Returns a task for each lane: one without a task of its own holds a neighbour's and never updates it."""
@@ -152,16 +233,18 @@ class Scheduler:
     def _points(self, task: Task) -> list[int]:
         return [task.hyperparams.num_updates(steps) for steps in self.length.grid()]
 
-    def _quantum(self, slots: list[Slot | None], fraction: float) -> np.ndarray:
-        """Returns the updates of each lane in the next tick.
+    def _aim(self, slots: list[Slot | None]) -> None:
+        """Sets what lanes are to reach: lanes by themselves their next evaluation.
 
-        Each does a share of its way to the next evaluation, of lanes in lockstep a share of the longest
-        way: the others arrive earlier and, at their end, make place.
+        Of lanes in lockstep each does a share of the longest way: the others arrive earlier and, at their end, make
+        place.
         """
-        remaining = np.array([slot.remaining if slot else 0 for slot in slots])
-        intervals = np.array([slot.interval if slot else 0 for slot in slots]).reshape(-1, self.program.group)
-        longest = np.repeat(intervals.max(axis=1), self.program.group)
-        return np.minimum(remaining, np.ceil(fraction * longest).astype(int))
+        share = 1.0 if self.program.group == 1 else LOCKSTEP_SHARE
+        for first in range(0, len(slots), self.program.group):
+            members = [slot for slot in slots[first : first + self.program.group] if slot is not None]
+            most = math.ceil(share * max((slot.interval for slot in members), default=0))
+            for slot in members:
+                slot.target = slot.updates + min(slot.remaining, most)
 
     def _account(self, updates: np.ndarray, elapsed: float) -> None:
         use = self.utilisation
@@ -170,26 +253,14 @@ class Scheduler:
         use.busy += int(updates.sum())
         use.slots += int(updates.max()) * len(updates)
 
-    def _after_tick(
-        self, lanes: Lanes, slots: list[Slot | None], updates: np.ndarray, metrics: dict[str, np.ndarray]
-    ) -> None:
-        diverged = np.asarray(lanes.diverged)
-        done = np.asarray(lanes.state.updates)
-        progress: dict[Task, int] = {}
+    def _record(self, slots: list[Slot | None], diverged: np.ndarray, metrics: dict[str, np.ndarray]) -> None:
+        """Passes on the training metrics of the lanes that have reached a point of the grid, or diverged."""
         rows = []
         for lane, slot in enumerate(slots):
-            if slot is None:
-                continue
-            progress[slot.task] = int(updates[lane])
-            slot.updates = int(done[lane])
-            if slot.remaining > 0 and not diverged[lane]:
-                continue
-            row = {"sample_id": slot.task.sample_id, "seed": slot.task.seed, "env_steps": slot.env_steps}
-            rows.append({**row, **{name: float(values[lane]) for name, values in metrics.items()}})
+            if slot is not None and (slot.remaining <= 0 or diverged[lane]):
+                row = {"sample_id": slot.task.sample_id, "seed": slot.task.seed, "env_steps": slot.env_steps}
+                rows.append({**row, **{name: float(values[lane]) for name, values in metrics.items()}})
         self.sink.metrics(rows)
-        scores = self._evaluate(lanes, slots, diverged)
-        finished = self._retire(lanes, slots, diverged)
-        self.on_tick(progress, finished, scores)
 
     def _evaluate(self, lanes: Lanes, slots: list[Slot | None], diverged: np.ndarray) -> list[tuple[Task, float]]:
         """Evaluates the lanes that have reached a point of the grid."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
+from hyperlax.engine.checkpoint import Checkpoints
 from hyperlax.engine.devices import local_mesh
+from hyperlax.engine.interrupt import Stop, stoppable
 from hyperlax.engine.plan import Plan, PlannedProgram
 from hyperlax.engine.planner import Planner
 from hyperlax.engine.program import Program, Task
@@ -21,6 +24,7 @@ from hyperlax.engine.scheduler import Scheduler, Sink, Utilisation
 from hyperlax.environments.protocol import Environment
 from hyperlax.errors import RunFailed
 from hyperlax.recipes.run_length import RunLength
+from hyperlax.results.resume import Mark, take_up
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +40,11 @@ class Sweep:
         plan: what to do.
         mesh: devices.
         run_seed: seed of all randomness.
-        sink: where results go.
-        display: where progress goes.
         save_policies: whether final policies are kept.
+        checkpoints: the directory of checkpoints; None for none.
+        settled: tasks that an earlier process has ended.
+        going: tasks that go on from their checkpoint.
+        seconds: that it took.
     """
 
     env: Environment
@@ -47,33 +53,65 @@ class Sweep:
     plan: Plan
     mesh: Mesh
     run_seed: int
-    sink: Sink
-    display: Any
     save_policies: bool = True
+    checkpoints: Path | None = None
+    settled: set[Task] = field(default_factory=set)
+    going: set[Task] = field(default_factory=set)
+    seconds: float = 0.0
     programs: dict[int, Program] = field(default_factory=dict)
     report: list[dict[str, Any]] = field(default_factory=list)
+    _failed: set[int] = field(default_factory=set)
+    _started: float = field(default_factory=time.perf_counter)
 
-    def run(self) -> None:
+    @property
+    def tasks(self) -> list[Task]:
+        """All tasks, by sample and seed."""
+        planned = [task for program in self.plan.programs for task in program.real_tasks]
+        return sorted(planned, key=lambda task: (task.sample_id, task.seed))
+
+    def go_on_from(self, directory: Path) -> None:
+        """Takes up what an earlier process left in a run directory, to be called before anything is written there."""
+        tasks = {(task.sample_id, task.seed): task for task in self.tasks}
+        marks = {}
+        for number in range(len(self.plan.programs)):
+            checkpoints = self._checkpoints(number)
+            for slot in checkpoints.slots() if checkpoints is not None else ():
+                key = slot.sample_id, slot.seed
+                if key in tasks:
+                    marks[key] = Mark(slot.updates * tasks[key].hyperparams.steps_per_update, slot.passed)
+        taken_up = take_up(directory, marks, self.length.num_evaluations, self.save_policies)
+        self.settled = {tasks[key] for key in taken_up.settled if key in tasks}
+        self.going = {tasks[key] for key in taken_up.going}
+        self.seconds = taken_up.seconds
+        log.info("of %d trainings %d have ended, %d go on", len(tasks), len(self.settled), len(self.going))
+
+    def run(self, sink: Sink, display: Any) -> None:
         """Trains everything; the tasks of a program that fails are tried again, each by itself.
+
+        Args:
+            sink: where results go.
+            display: where progress goes.
 
         Raises:
             RunFailed: some task failed by itself too; raised after all others have run.
         """
-        self._started = time.perf_counter()
-        self._progress = _Progress(self.planner, self.plan, self.display)
+        self._started, self.sink = time.perf_counter(), sink
+        self._progress = _Progress(self.planner, self.plan, display, self.settled)
         failure: Exception | None = None
         compiler = ThreadPoolExecutor(1, "compile")
         ahead: list[Future[Program]] = []
+        left = [(n, p) for n, p in enumerate(self.plan.programs) if set(p.real_tasks) - self.settled]
         try:
-            for number, planned in enumerate(self.plan.programs):
-                while len(ahead) <= min(number + 1, len(self.plan.programs) - 1):
-                    ahead.append(compiler.submit(self._compiled, self.plan.programs[len(ahead)]))
+            for i, (number, planned) in enumerate(left):
+                while len(ahead) <= min(i + 1, len(left) - 1):
+                    ahead.append(compiler.submit(self._compiled, left[len(ahead)][1]))
                 try:
-                    self._run_program(number, planned, ahead[number])
+                    self._run_program(number, planned, ahead[i])
                 except Exception as error:
                     log.warning("program %d failed, its samples are trained one by one: %s", number, error)
                     log.info("the failure", exc_info=True)
                     self.programs.pop(number, None)
+                    self._failed.add(number)
                     failure = self._one_by_one(number, planned) or failure
         finally:
             compiler.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for a compilation
@@ -86,8 +124,8 @@ class Sweep:
         return [happened.get(row["program"], row) for row in self.plan.as_rows()]
 
     def clock(self) -> float:
-        """Returns seconds since the run began."""
-        return time.perf_counter() - self._started
+        """Returns seconds that the run has taken, those of earlier processes included."""
+        return self.seconds + time.perf_counter() - self._started
 
     def _alone(self, planned: PlannedProgram) -> Program:
         return self._compiled(planned, local_mesh(1))
@@ -114,13 +152,22 @@ class Sweep:
         waited = time.perf_counter() - waiting
         self._progress.note(f"program {number + 1} of {len(self.plan.programs)}, {planned.num_lanes} lanes")
         self.programs[number] = program
-        scheduler = self._scheduler(program, number)
-        scheduler.run(planned.tasks)
+        tasks = [None if task in self.settled else task for task in planned.tasks]
+        with stoppable() as stop:
+            saved = self._checkpoints(number)
+            scheduler = self._scheduler(program, number, saved, stop)
+            scheduler.run(tasks, self.going.intersection(planned.real_tasks))
         self.report.append(self._outcome(number, program, scheduler.utilisation, waited))
 
-    def _scheduler(self, program: Program, number: int) -> Scheduler:
+    def _checkpoints(self, number: int) -> Checkpoints | None:
+        return None if self.checkpoints is None else Checkpoints(self.checkpoints / f"program_{number:03d}.npz")
+
+    def _scheduler(
+        self, program: Program, number: int, saved: Checkpoints | None = None, stop: Stop | None = None
+    ) -> Scheduler:
         on_tick = self._progress.tick
-        return Scheduler(program, number, self.length, self.sink, self.clock, on_tick, self.save_policies)
+        policies = self.save_policies
+        return Scheduler(program, number, self.length, self.sink, self.clock, on_tick, policies, saved, stop or Stop())
 
     def _outcome(self, number: int, program: Program, use: Utilisation, waited: float) -> dict[str, Any]:
         """Returns the prediction for one program beside what happened."""
@@ -140,7 +187,8 @@ class Sweep:
         failure: Exception | None = None
         for single in self.planner.sequential(left).programs:
             try:
-                self._scheduler(self._alone(single), number).run(single.tasks)
+                with stoppable() as stop:
+                    self._scheduler(self._alone(single), number, stop=stop).run(single.tasks)
             except Exception as error:
                 log.info("alone, a sample failed too", exc_info=True)
                 failure, message = error, _first_line(error)
@@ -165,9 +213,14 @@ class Sweep:
         again: list[Task | None] = [replace(task, seed=first + i) for i in range(num_seeds)]
         collected = _LastReturns()
         once = replace(self.length, num_evaluations=1)
-        program = self.programs.get(number) or self._alone(self.planner.sequential([task]).programs[0])
+        if number in self._failed:
+            program = self._alone(self.planner.sequential([task]).programs[0])
+        else:
+            program = self.programs.get(number) or self._compiled(planned)
         tasks = _spread(again, program.num_lanes, program.mesh.size)
-        Scheduler(program, number, once, collected, self.clock, _ignore, save_policies=False).run(tasks)
+        with stoppable() as stop:
+            policies, saved = False, None
+            Scheduler(program, number, once, collected, self.clock, _ignore, policies, saved, stop).run(tasks)
         return np.array([collected.returns.get(task.seed, np.nan) for task in again if task])
 
 
@@ -205,18 +258,18 @@ class _LastReturns:
 class _Progress:
     """Adds up what lanes of very different pace have done; the best sample is that of the best mean over its seeds."""
 
-    def __init__(self, planner: Planner, plan: Plan, display: Any) -> None:
+    def __init__(self, planner: Planner, plan: Plan, display: Any, settled: Iterable[Task] = ()) -> None:
         self._display = display
         tasks = [task for program in plan.programs for task in program.real_tasks]
         self._weights = {task: planner.arithmetic(task) for task in tasks}
         self._updates = {task: task.hyperparams.num_updates(planner.total_timesteps) for task in tasks}
         self._total = sum(self._weights.values())
-        self._fractions = dict.fromkeys(tasks, 0.0)
-        self._env_steps = 0
+        self.finished: set[Task] = set(settled)
+        self._fractions = dict.fromkeys(tasks, 0.0) | dict.fromkeys(self.finished, 1.0)
+        self._env_steps = sum(self._updates[task] * task.hyperparams.steps_per_update for task in self.finished)
         self._seeds = Counter(task.sample_id for task in tasks)
         self._scores: dict[int, dict[int, float]] = {sample_id: {} for sample_id in self._seeds}
         self._note = ""
-        self.finished: set[Task] = set()
 
     def note(self, text: str) -> None:
         """Shows what is going on."""

@@ -4,14 +4,13 @@ from hyperlax.results.directory import create_run_directory
 from hyperlax.results.progress import Progress
 from hyperlax.results.reader import Run, load_policy_arrays, load_run, read_summary
 from hyperlax.results.summary import STATUSES, summarise
-from hyperlax.results.writer import RunWriter, completed_lanes
+from hyperlax.results.writer import RunWriter
 
 __all__ = [
     "STATUSES",
     "Progress",
     "Run",
     "RunWriter",
-    "completed_lanes",
     "create_run_directory",
     "load_policy_arrays",
     "load_run",

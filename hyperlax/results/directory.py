@@ -11,7 +11,7 @@ from hyperlax.errors import UserError
 _RUN_NAME = re.compile(r"run_(\d+)")
 
 
-def create_run_directory(output_root: str | Path, group: str, env_name: str) -> Path:
+def create_run_directory(output_root: str | os.PathLike[str], group: str, env_name: str) -> Path:
     """Makes the next free run directory and returns its path.
 
     ``mkdir`` either makes a directory or fails, so two processes that start at the same
@@ -25,7 +25,7 @@ def create_run_directory(output_root: str | Path, group: str, env_name: str) -> 
     Raises:
         UserError: the directory cannot be made (not writable, or a file is in the way).
     """
-    parent = Path(output_root) / _folder_name(group) / _folder_name(env_name)
+    parent = run_parent(output_root, group, env_name)
     try:
         parent.mkdir(parents=True, exist_ok=True)
         number = 1 + max((int(match[1]) for match in _run_names(parent)), default=0)
@@ -43,6 +43,11 @@ def create_run_directory(output_root: str | Path, group: str, env_name: str) -> 
             f"--output-root '{output_root}': cannot make a run directory there: {error.strerror}{blamed}; "
             "give a directory that can be written to"
         ) from None
+
+
+def run_parent(output_root: str | os.PathLike[str], group: str, env_name: str) -> Path:
+    """Returns where the runs of a group in an environment lie."""
+    return Path(output_root) / _folder_name(group) / _folder_name(env_name)
 
 
 def run_directories(path: Path) -> list[Path]:

@@ -10,12 +10,16 @@ import csv
 import io
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
+
+#: Ends the names of files that are being written.
+TEMPORARY = ".tmp"
 
 
 def _umask() -> int:
@@ -29,10 +33,17 @@ _UMASK = _umask()  # asked for once: asking changes it for a moment, for every t
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Replaces a file by a new content, in one step for every reader."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Gives a file to write to that takes the place of another, in one step for every reader, when all went well."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # mkstemp's 0600 would hide results from colleagues
             os.fsync(file.fileno())
@@ -110,6 +121,58 @@ def as_cell(value: Any) -> Any:
     if isinstance(value, list | dict):
         return str(value)
     return " ".join(value.split()) if isinstance(value, str) else value
+
+
+class TextTable(NamedTuple):
+    """A table letter for letter.
+
+    Attributes:
+        header: names of the columns; none if they are damaged.
+        rows: by key, sorted; of rows with the same key the last.
+        damaged: how many lines were left out because they are no rows.
+    """
+
+    header: list[str]
+    rows: dict[tuple[float, ...], dict[str, str]]
+    damaged: int
+
+    def write(self, path: Path) -> None:
+        """Replaces a file by this table."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.header, *(row.values() for row in self.rows.values())])
+        write_atomic(path, text.getvalue().encode())
+
+
+def read_text(path: Path, key: Sequence[str], numbers: Sequence[str] = ()) -> TextTable | None:
+    """Reads a table of which some rows may be damaged; None if there is none.
+
+    Args:
+        path: of the table.
+        key: columns of numbers.
+        numbers: more columns of numbers.
+    """
+    try:
+        content = _whole_lines(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    lines = [*csv.reader(io.StringIO(content.decode(errors="replace")))]
+    header = lines.pop(0) if lines else []
+    if set(key) - set(header):
+        return TextTable([], {}, len(lines))
+    rows: dict[tuple[float, ...], dict[str, str]] = {}
+    damaged = 0
+    for cells in lines:
+        row = dict(zip(header, cells, strict=False))
+        try:
+            if len(cells) != len(header):
+                raise ValueError(cells)
+            place = tuple(float(row[name]) for name in key)
+            [float(row[name]) for name in numbers]
+        except (ValueError, KeyError):
+            damaged += 1
+        else:
+            rows[place] = row
+    return TextTable(header, dict(sorted(rows.items())), damaged)
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hyperlax.results.storage import AppendTable, read_table, write_atomic
+from hyperlax.results.storage import AppendTable, read_table, read_text, write_atomic
 from hyperlax.results.summary import STATUSES, summarise, to_published
 from hyperlax.spaces.files import Sample, write_samples
 
@@ -61,10 +61,14 @@ LANE_COLUMNS = (
     "wall_seconds_end",
     "message",
 )
+#: What the rows of the tables that are appended to are sorted by in the end.
+TABLE_KEYS = {
+    "evaluations": ("sample_id", "seed", "grid_step"),
+    "metrics": METRIC_KEYS,
+    "lanes": ("sample_id", "seed"),
+}
 #: The state a run may be closed with.
 END_STATES = ("finished", "interrupted", "failed")
-#: Ends that a resumed run need not repeat: the same sample and seed would end the same way.
-_SETTLED = ("COMPLETED", "PRUNED", "DIVERGED")
 _METADATA = "__metadata__"
 _SUMMARY_SECONDS = 5.0
 
@@ -182,6 +186,11 @@ class RunWriter:
         self._closed = True
         for table in (self._evaluations, self._metrics, self._lanes):
             table.close()
+        if state == "finished":  # in an order that does not depend on who ended first
+            for name, key in TABLE_KEYS.items():
+                written = read_text(self.directory / f"{name}.csv", key)
+                if written is not None and written.header:
+                    written.write(self.directory / f"{name}.csv")
         self._write_summary()
         self.update_info(state=state, end_time=_now())
 
@@ -216,19 +225,6 @@ class RunWriter:
     def _write_info(self) -> None:
         text = json.dumps(self._info, indent=2, default=_plain, ensure_ascii=False)
         write_atomic(self.directory / "run.json", (text + "\n").encode())
-
-
-def completed_lanes(directory: str | Path) -> set[tuple[int, int]]:
-    """Returns the (sample id, seed) pairs that a resumed run need not run again.
-
-    These are the ones that completed, were pruned or diverged; those that failed or timed
-    out might end otherwise another time. What a resumed run writes again for one that was
-    cut short replaces the earlier rows, for every reader.
-    """
-    lanes = read_table(Path(directory) / "lanes.csv", LANE_COLUMNS)
-    last = lanes.drop_duplicates(["sample_id", "seed"], keep="last")
-    settled = last[last["status"].isin(_SETTLED)]
-    return {(int(row.sample_id), int(row.seed)) for row in settled.itertuples()}
 
 
 def policy_path(directory: Path, sample_id: int, seed: int) -> Path:

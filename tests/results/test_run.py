@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hyperlax.errors import UserError
 from hyperlax.results import (
     RunWriter,
-    completed_lanes,
     create_run_directory,
     load_policy_arrays,
     load_run,
@@ -119,7 +119,7 @@ def test_torn_last_line_is_left_out_and_cut_off_by_a_resumed_run(tmp_path):
     with RunWriter(tmp_path, {"budget_steps": 30}, SAMPLES, [0, 1]) as writer:
         writer.evaluations([evaluation(1, 1, 30, 77.0), evaluation(1, 1, 20, 12.0)])
     run = load_run(tmp_path)
-    assert run.evaluations["grid_step"].tolist()[-2:] == [30, 20]
+    assert run.evaluations["grid_step"].tolist()[-2:] == [20, 30]
     assert len(run.evaluations) == 9, "the row written again counts once"
     assert len(run.info["resumed_times"]) == 1
     assert read_summary(tmp_path)["peak_return"].max() == run.summary["peak_return"].max() == 77
@@ -171,7 +171,6 @@ def test_killed_while_writing(tmp_path, delay):
     assert (run.evaluations["mean_return"] == expected).all()
     assert (run.metrics["loss"] == 1 / run.metrics["env_steps"]).all()
     assert len(run.summary) == len(read_summary(tmp_path)) == 40
-    assert {(0, 0), (1, 0), (2, 0)} <= completed_lanes(tmp_path)
     arrays, metadata = load_policy_arrays(tmp_path, 2)
     assert arrays["w"].sum() == 1000 and metadata["step"] == 3
 
@@ -197,7 +196,7 @@ def test_state_after_an_exception(tmp_path, error, state):
     assert run.summary["final_return"].iloc[0] == 3
 
 
-def test_completed_lanes_are_those_that_would_end_the_same_again(tmp_path):
+def test_a_lane_that_is_trained_again_replaces_what_it_was(tmp_path):
     with RunWriter(tmp_path, {}, SAMPLES, [0, 1]) as writer:
         writer.lane_finished(0, 0, "COMPLETED", 5, message="two\nlines, and a comma")
         writer.lane_finished(0, 1, "FAILED", 5)
@@ -205,12 +204,23 @@ def test_completed_lanes_are_those_that_would_end_the_same_again(tmp_path):
         writer.lane_finished(1, 1, "TIMED_OUT", 5)
         with pytest.raises(ValueError, match="COMPLETED, PRUNED"):
             writer.lane_finished(1, 1, "DONE", 5)
-    assert completed_lanes(tmp_path) == {(0, 0), (1, 0)}
     assert load_run(tmp_path).lanes["message"].iloc[0] == "two lines, and a comma"
     with RunWriter(tmp_path, {}, SAMPLES, [0, 1]) as writer:
         writer.lane_finished(0, 1, "COMPLETED", 5)
-    assert completed_lanes(tmp_path) == {(0, 0), (0, 1), (1, 0)}
     assert load_run(tmp_path).summary.set_index("sample_id")["status"].to_dict() == {0: "COMPLETED", 1: "DIVERGED"}
+
+
+def test_the_tables_of_a_finished_run_are_sorted(tmp_path):
+    with RunWriter(tmp_path, {}, SAMPLES, [0, 1]) as writer:
+        for sample, seed, step in [(1, 0, 20), (0, 1, 10), (1, 0, 10), (0, 0, 10), (1, 0, 20)]:
+            writer.evaluations([evaluation(sample, seed, step, float(step))])
+    table = pd.read_csv(tmp_path / "evaluations.csv")
+    assert table[["sample_id", "seed", "grid_step"]].to_numpy().tolist() == [
+        [0, 0, 10],
+        [0, 1, 10],
+        [1, 0, 10],
+        [1, 0, 20],
+    ]
 
 
 def test_summary_is_brought_up_to_date_while_running(tmp_path):

@@ -1,0 +1,166 @@
+"""Kills runs at random instants, lets them resume, and compares every file with an undisturbed run's.
+
+    python benchmarks/chaos.py --kills 50          `make chaos`
+
+A kill is SIGKILL: after a random time, or by the process itself in the middle of a write, half of which has reached the
+file, just before a file takes another's place, or just after. What must be equal is everything but wall-clock times,
+and which lane a task had. Written to ``benchmark_results/chaos/chaos.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+HERE = Path(__file__).resolve().parent
+SWEEP = (
+    "sweep-hp-samples", "--algo-and-network-config", "ppo_mlp", "--env-config", "gymnax.cartpole", "--num-samples", "6",
+    "--num-seeds", "2", "--num-evaluations", "4", "--num-eval-episodes", "2", "--run-length-modifier", "4096",
+    "--set", "total_num_envs=4", "rollout_length=16", "--no-plot", "--log-level", "ERROR",
+)  # fmt: skip
+WALL = ("wall_seconds", "wall_seconds_start", "wall_seconds_end", "wall seconds", "lane")
+TIMES = ("start_time", "end_time", "resumed_times", "seconds", "programs", "command", "devices")
+# What a process does to itself: the n-th write or replacement is its last.
+SUICIDE = """
+import os, signal, sys
+kind, n, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+del sys.argv[1:4]
+count = [0]
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+def last():
+    count[0] += 1
+    return count[0] == n
+write, replace = os.write, os.replace
+def half_written(file, data):
+    if kind == "write" and len(data) > 20 and last():
+        write(file, bytes(data)[: len(data) // 2])
+        die()
+    return write(file, data)
+def replaced(source, target):
+    name = os.path.basename(target)
+    if kind == "before " + name.split(".")[-1] and last():
+        die()
+    replace(source, target)
+    if kind == "after " + name.split(".")[-1] and last():
+        die()
+os.write, os.replace = half_written, replaced
+import hyperlax.engine.checkpoint as checkpoint
+checkpoint.SECONDS, checkpoint.SHARE = seconds, 0
+from hyperlax.cli import program
+program()
+"""
+KINDS = ("time", "time", "write", "before csv", "after csv", "before json", "after json", "before npz", "after npz")
+
+
+def run(
+    command: Sequence[str], root: Path, kind: str = "", n: int = 0, seconds: float = 0.2
+) -> subprocess.Popen[bytes]:
+    """Starts a command that resumes in ``root``; with a kind it kills itself at the n-th of it."""
+    words = [sys.executable, "-c", SUICIDE, kind, str(n), str(seconds), *command, "--output-root", str(root)]
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    return subprocess.Popen([*words, "--resume", "True"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def disturbed(command: Sequence[str], root: Path, kills: int, rng: random.Random, longest: float) -> Counter[str]:
+    """Kills a command so many times, resumes it to its end, and returns how often each kind of kill struck."""
+    struck: Counter[str] = Counter()
+    while struck.total() < kills:
+        kind = rng.choice(KINDS)
+        process = run(command, root, kind, 1 + int(rng.expovariate(1 / 4)))
+        try:
+            process.wait(timeout=rng.uniform(0.0, longest) if kind == "time" else None)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.returncode == 0:
+            return struck
+        _, errors = process.communicate()
+        if process.returncode != -9:
+            raise AssertionError(f"{kind}: exit code {process.returncode}: {errors.decode()[-2000:]}")
+        struck[kind] += 1
+    last = run(command, root)
+    _, errors = last.communicate()
+    assert last.returncode == 0, errors.decode()[-2000:]
+    return struck
+
+
+def contents(root: Path) -> dict[str, Any]:
+    """Returns everything below a directory that must not depend on when a run was killed."""
+    found: dict[str, Any] = {}
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.name != ".lock"):
+        name = str(path.relative_to(root))
+        if path.suffix == ".csv":
+            found[name] = pd.read_csv(path, dtype=str).drop(columns=list(WALL), errors="ignore").to_csv()
+        elif path.suffix == ".json":
+            found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key not in TIMES}
+        elif path.suffix == ".npz":
+            with np.load(path) as arrays:
+                found[name] = {key: arrays[key].tobytes() for key in arrays.files}
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def different(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Returns the names of what is not equal."""
+    return sorted(name for name in {**one, **other} if one.get(name) != other.get(name))
+
+
+def main() -> int:
+    """Kills, compares, writes and prints; returns the exit code."""
+    import report
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50, help="in all (default: %(default)s)")
+    parser.add_argument("--each", type=int, default=5, help="of one run (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=report.ROOT / "benchmark_results" / "chaos", metavar="DIR")
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    struck: Counter[str] = Counter()
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        whole = run(SWEEP, Path(folder) / "whole")
+        _, errors = whole.communicate()
+        assert whole.returncode == 0, errors.decode()
+        longest = time.monotonic() - started
+        expected = contents(Path(folder) / "whole")
+        number = 0
+        while struck.total() < args.kills:
+            root = Path(folder) / f"killed_{number}"
+            now = disturbed(SWEEP, root, min(args.each, args.kills - struck.total()), rng, longest)
+            struck += now
+            here = different(expected, contents(root))
+            wrong += here
+            number += 1
+            print(
+                f"run {number}: {dict(now)}, {struck.total()} kills so far, different: {here or 'nothing'}", flush=True
+            )
+    rows = [[kind, count] for kind, count in sorted(struck.items())]
+    text = [
+        report.heading("Runs that were killed", versions=report.our_versions()),
+        f"{struck.total()} kills in {number} runs of `hyperlax {' '.join(SWEEP)}`, one device, checkpoints every "
+        f"0.2 s; {len(expected)} files of each compared with an undisturbed run's: {len(wrong)} differences.\n",
+        report.table(["killed", "times"], rows),
+    ]
+    report.write(args.output / "chaos.md", "\n".join(text))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

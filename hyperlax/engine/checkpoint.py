@@ -1,0 +1,132 @@
+"""Lanes on disk: what a killed run goes on from.
+
+A checkpoint is one file with every array of the lanes and, by lane, which task it runs and how far that is. It is
+replaced as a whole, so that there is always one that is complete, and it is written at most a twentieth of the time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+
+from hyperlax.results.storage import replacing
+
+log = logging.getLogger(__name__)
+
+SECONDS = 60.0  # between two checkpoints, at least
+SHARE = 20  # and at least so many times what the last one took
+_SLOTS = "__slots__"
+Result = TypeVar("Result")
+
+
+class SavedSlot(NamedTuple):
+    """Where a lane was.
+
+    Attributes:
+        lane: its number.
+        sample_id: of its task.
+        seed: likewise.
+        updates: done.
+        passed: grid points evaluated.
+        target: updates to be done in the present round.
+        started: seconds since the run began.
+    """
+
+    lane: int
+    sample_id: int
+    seed: int
+    updates: int
+    passed: int
+    target: int
+    started: float
+
+
+class Restored(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        arrays: the leaves of the lanes, in the order of their tree.
+        slots: of the lanes that had a task.
+    """
+
+    arrays: list[np.ndarray]
+    slots: list[SavedSlot]
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoint of one program.
+
+    Args:
+        path: its file.
+        clock: seconds; replaced in tests.
+        seconds: between two checkpoints, at least.
+    """
+
+    path: Path
+    clock: Callable[[], float] = time.monotonic
+    seconds: float = SECONDS
+
+    def __post_init__(self) -> None:
+        self._due = self.clock() + self.seconds
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for the next."""
+        return self.clock() >= self._due
+
+    def save(self, lanes: Any, slots: list[SavedSlot]) -> None:
+        """Replaces the checkpoint."""
+        started = self.clock()
+        arrays = {f"{number:04d}": leaf for number, leaf in enumerate(jax.device_get(jax.tree.leaves(lanes)))}
+        self.path.parent.mkdir(exist_ok=True)
+        with replacing(self.path) as file:
+            np.savez(file, allow_pickle=False, **{_SLOTS: np.array(json.dumps(slots))}, **arrays)
+        ended = self.clock()
+        self._due = ended + max(self.seconds, SHARE * (ended - started))
+
+    def slots(self) -> list[SavedSlot]:
+        """Returns where the lanes were; none where there is no checkpoint, or a damaged one, which is named."""
+        return self._read(_slots_of) or []
+
+    def load(self, like: Any) -> Restored | None:
+        """Returns the checkpoint, or None where there is none of lanes ``like`` these."""
+        restored = self._read(lambda content: Restored(_arrays_of(content), _slots_of(content)))
+        if restored is None:
+            return None
+        wanted = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]
+        if [(array.shape, array.dtype) for array in restored.arrays] != wanted:
+            log.warning("%s is of another plan, its lanes begin anew", self.path)
+            return None
+        return restored
+
+    def _read(self, what: Callable[[Any], Result]) -> Result | None:
+        if not self.path.exists():
+            return None
+        try:
+            with np.load(self.path, allow_pickle=False) as content:
+                return what(content)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("%s is damaged, its lanes begin anew: %s", self.path, " ".join(str(error).split()))
+            return None
+
+    def remove(self) -> None:
+        """Removes it: the program has ended."""
+        self.path.unlink(missing_ok=True)
+
+
+def _slots_of(content: Any) -> list[SavedSlot]:
+    return [SavedSlot(*slot) for slot in json.loads(str(content[_SLOTS]))]
+
+
+def _arrays_of(content: Any) -> list[np.ndarray]:
+    return [content[name] for name in sorted(set(content.files) - {_SLOTS})]

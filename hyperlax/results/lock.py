@@ -1,0 +1,40 @@
+"""One process writes a run directory at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from hyperlax.errors import UserError
+
+_NAME = ".lock"
+
+
+class DirectoryLock:
+    """A context; the lock is held from its making to its end, or until the process ends, however that happens.
+
+    Args:
+        directory: of a run.
+
+    Raises:
+        UserError: another process holds it; the message says which.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._file = os.open(directory / _NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(self._file, 200).decode(errors="replace").strip() or "another process"
+            os.close(self._file)
+            raise UserError(f"'{directory}' is being written by {holder}") from None
+        os.ftruncate(self._file, 0)
+        os.write(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+    def __enter__(self) -> DirectoryLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)

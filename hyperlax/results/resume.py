@@ -1,0 +1,213 @@
+"""Goes on with a run that was cut short: which one, whether it is the same, and what of it counts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import hyperlax
+from hyperlax.errors import UserError
+from hyperlax.results.directory import run_directories
+from hyperlax.results.storage import TEMPORARY, TextTable, read_text
+from hyperlax.results.writer import TABLE_KEYS, policy_path
+
+log = logging.getLogger(__name__)
+
+#: Ends that a resumed run need not repeat: the same sample and seed would end the same way.
+SETTLED = ("COMPLETED", "PRUNED", "DIVERGED")
+
+
+@cache
+def code_digest() -> str:
+    """Returns a few letters that change with hyperlax's code: results are the same only by the same code."""
+    digest = hashlib.sha256()
+    root = Path(hyperlax.__file__).parent
+    for file in sorted(path for suffix in ("*.py", "*.h", "*.cc") for path in root.rglob(suffix)):
+        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns in words what two requests do not have in common, as they stand in ``run.json``."""
+    now = json.loads(json.dumps(now))
+    names = [name for name in {**earlier, **now} if earlier.get(name) != now.get(name)]
+    return [f"{name} {_short(earlier.get(name))} there, {_short(now.get(name))} here" for name in names]
+
+
+class Earlier(NamedTuple):
+    """A run that was begun before.
+
+    Attributes:
+        directory: where it is.
+        finished: whether nothing is left to do.
+        memory: bytes that it was planned for.
+    """
+
+    directory: Path
+    finished: bool
+    memory: int
+
+
+def latest_run(parent: Path, request: Mapping[str, Any]) -> Earlier | None:
+    """Returns the latest run below a directory that was asked the same, or None; logs why others are not it."""
+    for directory in reversed(run_directories(parent)):
+        info = _info_of(directory)
+        different = differences(info.get("request", {}), request)
+        if not different:
+            return _earlier(directory, info)
+        log.info("%s is another run: %s", directory, "; ".join(different))
+    return None
+
+
+def run_at(path: str | os.PathLike[str], request: Mapping[str, Any]) -> Earlier:
+    """Returns the run in a directory.
+
+    Raises:
+        UserError: there is none, or it was asked something else; the message says what differs.
+    """
+    directory = Path(path)
+    if not (directory / "run.json").is_file():
+        raise UserError(f"resume_from '{directory}': no run in it (no run.json); give a run directory")
+    info = _info_of(directory)
+    if not info:
+        raise UserError(f"resume_from '{directory}': its run.json is damaged, or by an older hyperlax")
+    different = differences(info["request"], request)
+    if different:
+        raise UserError(f"resume_from '{directory}': another run: {'; '.join(different)}")
+    return _earlier(directory, info)
+
+
+def digest_of(value: Any) -> str:
+    """Returns a few letters that stand for a value."""
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+
+
+def _earlier(directory: Path, info: Mapping[str, Any]) -> Earlier:
+    return Earlier(directory, info.get("state") == "finished", int(info["planned_memory"]))
+
+
+def _info_of(directory: Path) -> dict[str, Any]:
+    """Returns ``run.json``, empty where it is damaged or says nothing of a request."""
+    try:
+        info = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+        int(info["planned_memory"]), dict(info["request"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return dict(info)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+class Mark(NamedTuple):
+    """How far a (sample, seed) is, from which it can go on.
+
+    Attributes:
+        env_steps: done.
+        evaluations: written.
+    """
+
+    env_steps: int
+    evaluations: int
+
+
+class TakenUp(NamedTuple):
+    """What there is of a run.
+
+    Attributes:
+        settled: (sample, seed)s that completed, were pruned or diverged. Those that failed or timed out might end
+            otherwise another time.
+        going: those that can go on from their mark.
+        seconds: that the run has taken.
+    """
+
+    settled: set[tuple[int, int]]
+    going: set[tuple[int, int]]
+    seconds: float
+
+
+def take_up(directory: Path, marks: Mapping[tuple[int, int], Mark], num_evaluations: int, policies: bool) -> TakenUp:
+    """Takes back what a run that was cut short wrote beyond the marks, and says what is left of it.
+
+    Damaged rows are left out, with a warning that names the file; what then misses something, its policy included, is
+    not settled.
+
+    Args:
+        directory: of the run.
+        marks: of (sample, seed)s; those that are neither marked nor settled begin anew.
+        num_evaluations: of every (sample, seed) that completes.
+        policies: whether every one that completes has a policy.
+    """
+    for temporary in directory.rglob(f".*{TEMPORARY}"):
+        temporary.unlink()
+    tables = {name: _read(directory / f"{name}.csv", key) for name, key in TABLE_KEYS.items()}
+    evaluations, metrics = _steps_of(tables["evaluations"]), _steps_of(tables["metrics"])
+    ends = {(int(key[0]), int(key[1])): row["status"] for key, row in tables["lanes"].rows.items()}
+
+    def is_whole(key: tuple[int, int]) -> bool:
+        points = evaluations.get(key, [])
+        as_often = len(points) == num_evaluations and len(metrics.get(key, [])) == len(set(points))
+        return as_often and (not policies or _is_readable(policy_path(directory, *key)))
+
+    settled = {key for key, status in ends.items() if status in SETTLED}
+    broken = {key for key in settled if ends[key] == "COMPLETED" and not is_whole(key)}
+    if broken:
+        log.warning("%s: results of %d trainings are incomplete, they are trained again", directory, len(broken))
+    settled -= broken
+    going = {
+        key
+        for key, mark in marks.items()
+        if key not in settled and sum(steps <= mark.env_steps for steps in evaluations.get(key, [])) == mark.evaluations
+    }
+    limits = {key: float(marks[key].env_steps) for key in going} | dict.fromkeys(settled, math.inf)
+    seconds = max((float(row["wall_seconds"]) for row in tables["evaluations"].rows.values()), default=0.0)
+    for name, table in tables.items():
+        if not table.header:
+            (directory / f"{name}.csv").unlink(missing_ok=True)
+            continue
+        for key, row in list(table.rows.items()):
+            lane = int(key[0]), int(key[1])
+            if lane not in settled and (name == "lanes" or float(row["env_steps"]) > limits.get(lane, -1)):
+                del table.rows[key]
+        table.write(directory / f"{name}.csv")
+    return TakenUp(settled, going, seconds)
+
+
+def _read(file: Path, key: Sequence[str]) -> TextTable:
+    table = read_text(file, key, ["env_steps"])
+    if table is None:
+        return TextTable([], {}, 0)
+    if table.damaged:
+        log.warning("%s: %d damaged rows are left out", file, table.damaged)
+    return table
+
+
+def _steps_of(table: TextTable) -> dict[tuple[int, int], list[float]]:
+    """Returns the environment steps of the rows of each (sample, seed)."""
+    steps: dict[tuple[int, int], list[float]] = {}
+    for key, row in table.rows.items():
+        steps.setdefault((int(key[0]), int(key[1])), []).append(float(row["env_steps"]))
+    return steps
+
+
+def _is_readable(file: Path) -> bool:
+    """Returns whether a saved policy is there and whole."""
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            for name in content.files:
+                content[name]
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+    return True
