@@ -158,11 +158,11 @@ def sweep(
         "kernel": executor.current(),
         "code": f"hyperlax {hyperlax.__version__} {resuming.code_digest()}",
     }
-    earlier = None
+    parent, earlier = run_parent(output_root, recipe.group, env.name), None
     if resume_from is not None:
         earlier = resuming.run_at(resume_from, request)
     elif resume:
-        earlier = resuming.latest_run(run_parent(output_root, recipe.group, env.name), request)
+        earlier = resuming.latest_run(parent, request)
     if earlier is not None and earlier.finished and not dry_run:
         log.info("%s has finished, nothing is left to do", earlier.directory)
         return load_run(earlier.directory)
@@ -174,7 +174,11 @@ def sweep(
         _warn_of_confounding(recipe.space, drawn, sampling_method)
     if dry_run:
         return plan
-    directory = create_run_directory(output_root, recipe.group, env.name) if earlier is None else earlier.directory
+    unbegun = resuming.unbegun_run(parent) if resume else None
+    if earlier is not None:
+        directory = earlier.directory
+    else:
+        directory = unbegun or create_run_directory(output_root, recipe.group, env.name)
     log.info("results go to %s; the plan:\n%s", directory, plan.describe())
     info = _info(recipe, env, length, overrides or {}, recipe.space if samples is None else {}, seed, plan, mesh)
     info |= {"request": request, "planned_memory": planner.memory}

@@ -159,10 +159,11 @@ class Scheduler:
         """
         if not any(slot is not None and slot.updates < slot.target for slot in slots):
             self._aim(slots)
+        diverged = np.asarray(lanes.diverged)
         while True:
             left = np.array([slot.target - slot.updates if slot is not None else 0 for slot in slots])
             updates = np.minimum(left, np.ceil(self._fraction * left.max()).astype(int))
-            begins = np.array([slot is not None and slot.updates == slot.last_point for slot in slots])
+            begins = np.array([slot is not None and slot.updates == slot.last_point for slot in slots]) & ~diverged
             started = time.perf_counter()
             lanes, metrics = self.program.tick(lanes, updates, begins)
             elapsed = time.perf_counter() - started

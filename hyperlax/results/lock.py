@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import socket
 from pathlib import Path
 
 from hyperlax.errors import UserError
 
+log = logging.getLogger(__name__)
 _NAME = ".lock"
 
 
@@ -26,10 +28,12 @@ class DirectoryLock:
         self._file = os.open(directory / _NAME, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.read(self._file, 200).decode(errors="replace").strip() or "another process"
             os.close(self._file)
             raise UserError(f"'{directory}' is being written by {holder}") from None
+        except OSError as error:  # a file system without locks
+            log.info("%s cannot be locked: %s", directory, error)
         os.ftruncate(self._file, 0)
         os.write(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 

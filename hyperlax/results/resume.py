@@ -87,6 +87,14 @@ def run_at(path: str | os.PathLike[str], request: Mapping[str, Any]) -> Earlier:
     return _earlier(directory, info)
 
 
+def unbegun_run(parent: Path) -> Path | None:
+    """Returns the directory of a run that was killed before anything was written, or None."""
+    for directory in sorted(parent.glob("run_*")):
+        if directory.is_dir() and all(path.name.startswith(".") for path in directory.iterdir()):
+            return directory
+    return None
+
+
 def digest_of(value: Any) -> str:
     """Returns a few letters that stand for a value."""
     return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
