@@ -143,6 +143,7 @@ def sweep(
         "command": "sweep",
         "recipe": recipe.name,
         "environment": env.name,
+        "backend": getattr(env, "backend", None),
         "samples": resuming.digest_of([(task.sample_id, flatten(task.hyperparams)) for task in tasks]),
         "seed": seed,
         "budget_steps": length.total_timesteps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,7 +43,7 @@ class Sweep:
         save_policies: whether final policies are kept.
         checkpoints: the directory of checkpoints; None for none.
         settled: tasks that an earlier process has ended.
-        going: tasks that go on from their checkpoint.
+        going: tasks that go on from their checkpoint, with the environment steps that they have done.
         seconds: that it took.
     """
 
@@ -56,7 +56,7 @@ class Sweep:
     save_policies: bool = True
     checkpoints: Path | None = None
     settled: set[Task] = field(default_factory=set)
-    going: set[Task] = field(default_factory=set)
+    going: dict[Task, int] = field(default_factory=dict)
     seconds: float = 0.0
     programs: dict[int, Program] = field(default_factory=dict)
     report: list[dict[str, Any]] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Sweep:
                     marks[key] = Mark(slot.updates * tasks[key].hyperparams.steps_per_update, slot.passed)
         taken_up = take_up(directory, marks, self.length.num_evaluations, self.save_policies)
         self.settled = {tasks[key] for key in taken_up.settled if key in tasks}
-        self.going = {tasks[key] for key in taken_up.going}
+        self.going = {tasks[key]: marks[key].env_steps for key in taken_up.going}
         self.seconds = taken_up.seconds
         log.info("of %d trainings %d have ended, %d go on", len(tasks), len(self.settled), len(self.going))
 
@@ -96,7 +96,7 @@ class Sweep:
             RunFailed: some task failed by itself too; raised after all others have run.
         """
         self._started, self.sink = time.perf_counter(), sink
-        self._progress = _Progress(self.planner, self.plan, display, self.settled)
+        self._progress = _Progress(self.planner, self.plan, display, self.settled, self.going)
         failure: Exception | None = None
         compiler = ThreadPoolExecutor(1, "compile")
         ahead: list[Future[Program]] = []
@@ -156,7 +156,7 @@ class Sweep:
         with stoppable() as stop:
             saved = self._checkpoints(number)
             scheduler = self._scheduler(program, number, saved, stop)
-            scheduler.run(tasks, self.going.intersection(planned.real_tasks))
+            scheduler.run(tasks, [task for task in planned.real_tasks if task in self.going])
         self.report.append(self._outcome(number, program, scheduler.utilisation, waited))
 
     def _checkpoints(self, number: int) -> Checkpoints | None:
@@ -258,15 +258,19 @@ class _LastReturns:
 class _Progress:
     """Adds up what lanes of very different pace have done; the best sample is that of the best mean over its seeds."""
 
-    def __init__(self, planner: Planner, plan: Plan, display: Any, settled: Iterable[Task] = ()) -> None:
+    def __init__(
+        self, planner: Planner, plan: Plan, display: Any, settled: Iterable[Task] = (), going: Mapping[Task, int] = {}
+    ) -> None:
         self._display = display
         tasks = [task for program in plan.programs for task in program.real_tasks]
         self._weights = {task: planner.arithmetic(task) for task in tasks}
         self._updates = {task: task.hyperparams.num_updates(planner.total_timesteps) for task in tasks}
         self._total = sum(self._weights.values())
         self.finished: set[Task] = set(settled)
-        self._fractions = dict.fromkeys(tasks, 0.0) | dict.fromkeys(self.finished, 1.0)
-        self._env_steps = sum(self._updates[task] * task.hyperparams.steps_per_update for task in self.finished)
+        steps = {task: self._updates[task] * task.hyperparams.steps_per_update for task in tasks}
+        done = dict.fromkeys(tasks, 0) | dict(going) | {task: steps[task] for task in self.finished}
+        self._fractions = {task: done[task] / steps[task] for task in tasks}
+        self._env_steps = sum(done.values())
         self._seeds = Counter(task.sample_id for task in tasks)
         self._scores: dict[int, dict[int, float]] = {sample_id: {} for sample_id in self._seeds}
         self._note = ""
