@@ -171,15 +171,15 @@ def sweep(
     mesh = devices.local_mesh(1 if sequential else num_devices, min(max_lanes or len(tasks), len(tasks)))
     memory = _memory_limit(memory_limit_gib) if earlier is None else earlier.memory
     plan, planner = _plan(env, length, tasks, mesh, max_lanes, memory, sequential, group_by_structure)
+    directory = None
+    if not dry_run:
+        unbegun = resuming.unbegun_run(parent) if resume else None
+        directory = earlier.directory if earlier is not None else unbegun
+        directory = directory or create_run_directory(output_root, recipe.group, env.name)
     if samples is None:
         _warn_of_confounding(recipe.space, drawn, sampling_method)
-    if dry_run:
+    if directory is None:
         return plan
-    unbegun = resuming.unbegun_run(parent) if resume else None
-    if earlier is not None:
-        directory = earlier.directory
-    else:
-        directory = unbegun or create_run_directory(output_root, recipe.group, env.name)
     log.info("results go to %s; the plan:\n%s", directory, plan.describe())
     info = _info(recipe, env, length, overrides or {}, recipe.space if samples is None else {}, seed, plan, mesh)
     info |= {"request": request, "planned_memory": planner.memory}
