@@ -89,7 +89,8 @@ def _projections(folder: Path) -> Iterator[list[Any]]:
         trained = details["steps"] * details["seeds"]
         whole = details["training_seconds"] * PUBLISHED_STEPS * PUBLISHED_SEEDS / trained
         yield [
-            details["environment"], f"{details['steps']:,}", details["seeds"], report.number(details["seconds"], 0),
+            details["environment"], f"{details['steps']:,}", details["seeds"], details["devices"].split()[0],
+            report.number(details["seconds"], 0),
             report.number(details["training_seconds"], 0), report.number(whole / 3600, 1),
         ]  # fmt: skip
 
@@ -113,10 +114,11 @@ def write(rows: list[dict[str, Any]], projections: list[list[Any]], output: Path
         report.table(columns, lines),
     ]
     if projections:
-        columns = ["environment", "steps", "seeds", "seconds in all", "without compilation", "whole benchmark, h"]
+        columns = ["environment", "steps", "seeds", "cores", "seconds in all", "without compilation"]
+        columns.append("whole benchmark on those cores, h")
         text += [
             f"## The published benchmark\n\n64 samples of PPO with circuits × {PUBLISHED_SEEDS} seeds × "
-            f"{PUBLISHED_STEPS:,} steps on this machine, both cores, scaled from the trainings in "
+            f"{PUBLISHED_STEPS:,} steps on this machine, scaled from the trainings in "
             "`benchmark_results/published`.\n",
             report.table(columns, projections),
         ]
