@@ -97,6 +97,7 @@ def train(table: Table, args: argparse.Namespace) -> Any:
         output_root=args.runs,
         save_policies=False,
         plot=False,
+        resume=True,
     )
 
 

@@ -24,7 +24,7 @@ from hyperlax.engine.scheduler import Scheduler, Sink, Utilisation
 from hyperlax.environments.protocol import Environment
 from hyperlax.errors import RunFailed
 from hyperlax.recipes.run_length import RunLength
-from hyperlax.results.resume import Mark, take_up
+from hyperlax.results.resume import Mark, info_of, take_up
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ class Sweep:
         self.settled = {tasks[key] for key in taken_up.settled if key in tasks}
         self.going = {tasks[key]: marks[key].env_steps for key in taken_up.going}
         self.seconds = taken_up.seconds
+        self.report = [row for row in info_of(directory).get("programs", ()) if "run_seconds" in row]
         log.info("of %d trainings %d have ended, %d go on", len(tasks), len(self.settled), len(self.going))
 
     def run(self, sink: Sink, display: Any) -> None:

@@ -61,7 +61,7 @@ class Earlier(NamedTuple):
 def latest_run(parent: Path, request: Mapping[str, Any]) -> Earlier | None:
     """Returns the latest run below a directory that was asked the same, or None; logs why others are not it."""
     for directory in reversed(run_directories(parent)):
-        info = _info_of(directory)
+        info = info_of(directory)
         different = differences(info.get("request", {}), request)
         if not different:
             return _earlier(directory, info)
@@ -78,7 +78,7 @@ def run_at(path: str | os.PathLike[str], request: Mapping[str, Any]) -> Earlier:
     directory = Path(path)
     if not (directory / "run.json").is_file():
         raise UserError(f"resume_from '{directory}': no run in it (no run.json); give a run directory")
-    info = _info_of(directory)
+    info = info_of(directory)
     if not info:
         raise UserError(f"resume_from '{directory}': its run.json is damaged, or by an older hyperlax")
     different = differences(info["request"], request)
@@ -104,7 +104,7 @@ def _earlier(directory: Path, info: Mapping[str, Any]) -> Earlier:
     return Earlier(directory, info.get("state") == "finished", int(info["planned_memory"]))
 
 
-def _info_of(directory: Path) -> dict[str, Any]:
+def info_of(directory: Path) -> dict[str, Any]:
     """Returns ``run.json``, empty where it is damaged or says nothing of a request."""
     try:
         info = json.loads((directory / "run.json").read_text(encoding="utf-8"))
