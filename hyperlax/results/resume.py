@@ -194,9 +194,8 @@ def take_up(directory: Path, marks: Mapping[tuple[int, int], Mark], num_evaluati
 
 
 def _read(file: Path, key: Sequence[str]) -> TextTable:
-    table = read_text(file, key, ["env_steps"])
-    if table is None:
-        return TextTable([], {}, 0)
+    numbers = ["env_steps", "mean_return", "wall_seconds"] if file.stem == "evaluations" else ["env_steps"]
+    table = read_text(file, key, numbers)
     if table.damaged:
         log.warning("%s: %d damaged rows are left out", file, table.damaged)
     return table

@@ -127,7 +127,7 @@ class TextTable(NamedTuple):
     """A table letter for letter.
 
     Attributes:
-        header: names of the columns; none if they are damaged.
+        header: names of the columns; none if they are damaged, or there is no table.
         rows: by key, sorted; of rows with the same key the last.
         damaged: how many lines were left out because they are no rows.
     """
@@ -143,8 +143,8 @@ class TextTable(NamedTuple):
         write_atomic(path, text.getvalue().encode())
 
 
-def read_text(path: Path, key: Sequence[str], numbers: Sequence[str] = ()) -> TextTable | None:
-    """Reads a table of which some rows may be damaged; None if there is none.
+def read_text(path: Path, key: Sequence[str], numbers: Sequence[str] = ()) -> TextTable:
+    """Reads a table of which some rows may be damaged; an empty one if there is none.
 
     Args:
         path: of the table.
@@ -154,7 +154,7 @@ def read_text(path: Path, key: Sequence[str], numbers: Sequence[str] = ()) -> Te
     try:
         content = _whole_lines(path.read_bytes())
     except FileNotFoundError:
-        return None
+        content = b""
     lines = [*csv.reader(io.StringIO(content.decode(errors="replace")))]
     header = lines.pop(0) if lines else []
     if set(key) - set(header):

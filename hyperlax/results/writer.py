@@ -189,7 +189,7 @@ class RunWriter:
         if state == "finished":  # in an order that does not depend on who ended first
             for name, key in TABLE_KEYS.items():
                 written = read_text(self.directory / f"{name}.csv", key)
-                if written is not None and written.header:
+                if written.header:
                     written.write(self.directory / f"{name}.csv")
         self._write_summary()
         self.update_info(state=state, end_time=_now())
