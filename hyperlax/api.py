@@ -139,26 +139,11 @@ def sweep(
     tasks = _tasks(recipe, env, drawn, overrides or {}, length)
     if winner_seeds is None:
         winner_seeds = length.num_seeds
-    request = {
-        "command": "sweep",
-        "recipe": recipe.name,
-        "environment": env.name,
-        "backend": getattr(env, "backend", None),
-        "samples": resuming.digest_of([(task.sample_id, flatten(task.hyperparams)) for task in tasks]),
-        "seed": seed,
-        "budget_steps": length.total_timesteps,
-        "num_seeds": length.num_seeds,
-        "num_evaluations": length.num_evaluations,
-        "num_eval_episodes": length.num_eval_episodes,
-        "winner_seeds": winner_seeds,
-        "save_policies": save_policies,
-        "hparam_batch_size": hparam_batch_size,
-        "sequential": sequential,
-        "group_by_structure": group_by_structure,
-        "memory_limit_gib": memory_limit_gib,
-        "kernel": executor.current(),
-        "code": f"hyperlax {hyperlax.__version__} {resuming.code_digest()}",
-    }
+    request = _request(
+        recipe, env, length, tasks, seed=seed, winner_seeds=winner_seeds, save_policies=save_policies,
+        hparam_batch_size=hparam_batch_size, sequential=sequential, group_by_structure=group_by_structure,
+        memory_limit_gib=memory_limit_gib,
+    )  # fmt: skip
     parent, earlier = run_parent(output_root, recipe.group, env.name), None
     if resume_from is not None:
         earlier = resuming.run_at(resume_from, request)
@@ -191,6 +176,26 @@ def sweep(
 
         plot_sweep(run, directory / "sweep.png")
     return run
+
+
+def _request(
+    recipe: Recipe, env: Environment, length: RunLength, tasks: Sequence[Task], **options: Any
+) -> dict[str, Any]:
+    """Returns everything that decides what a run computes: what a resumed run must have in common with it."""
+    return {
+        "command": "sweep",
+        "recipe": recipe.name,
+        "environment": env.name,
+        "backend": getattr(env, "backend", None),
+        "samples": resuming.digest_of([(task.sample_id, flatten(task.hyperparams)) for task in tasks]),
+        "budget_steps": length.total_timesteps,
+        "num_seeds": length.num_seeds,
+        "num_evaluations": length.num_evaluations,
+        "num_eval_episodes": length.num_eval_episodes,
+        **options,
+        "kernel": executor.current(),
+        "code": f"hyperlax {hyperlax.__version__} {resuming.code_digest()}",
+    }
 
 
 def _carry_out(
