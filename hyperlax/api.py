@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import os
-import platform
-import shlex
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -20,22 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-import hyperlax
+from hyperlax import runs
 from hyperlax.algorithms import ALGORITHMS
 from hyperlax.engine import devices
-from hyperlax.engine.machine import MACHINES
 from hyperlax.engine.plan import Plan
 from hyperlax.engine.planner import Planner
 from hyperlax.engine.program import Task
 from hyperlax.engine.sweep import Sweep
-from hyperlax.environments import Discrete, Environment, make
+from hyperlax.environments import Environment, make
 from hyperlax.errors import RunFailed, UserError, unknown
 from hyperlax.networks import NETWORKS, kinds
-from hyperlax.quantum import executor
-from hyperlax.recipes import Recipe, RunLength, get_recipe
-from hyperlax.recipes import run_length as to_run_length
+from hyperlax.recipes import Recipe, RunLength
 from hyperlax.results import resume as resuming
-from hyperlax.results.directory import create_run_directory, run_parent
 from hyperlax.results.lock import DirectoryLock
 from hyperlax.results.progress import Progress
 from hyperlax.results.reader import Run, load_policy_arrays, load_run
@@ -126,47 +117,38 @@ def sweep(
     Raises:
         UserError: an argument is wrong; the message says what is accepted.
     """
-    devices.configure()
-    if kernel is not None:
-        executor.choose(kernel)
-    recipe, env = get_recipe(recipe), make(env) if isinstance(env, str) else env
-    length = to_run_length(
-        run_length, num_seeds=num_seeds, num_evaluations=num_evaluations, num_eval_episodes=num_eval_episodes
-    )
-    if not 0 <= seed < 2**32:
-        raise UserError(f"seed {seed}: accepted is 0 … {2**32 - 1}")
+    recipe, env, length = runs.resolved(
+        recipe, env, run_length, seed, kernel,
+        num_seeds=num_seeds, num_evaluations=num_evaluations, num_eval_episodes=num_eval_episodes,
+    )  # fmt: skip
     drawn = _samples(recipe, num_samples, samples, overrides or {}, sampling_method, seed)
     tasks = _tasks(recipe, env, drawn, overrides or {}, length)
     if winner_seeds is None:
         winner_seeds = length.num_seeds
-    request = _request(
-        recipe, env, length, tasks, seed=seed, winner_seeds=winner_seeds, save_policies=save_policies,
+    request = runs.request_of(
+        "sweep", recipe, env, length, seed=seed, winner_seeds=winner_seeds, save_policies=save_policies,
+        samples=resuming.digest_of([(task.sample_id, flatten(task.hyperparams)) for task in tasks]),
         hparam_batch_size=hparam_batch_size, sequential=sequential, group_by_structure=group_by_structure,
         memory_limit_gib=memory_limit_gib,
     )  # fmt: skip
-    parent, earlier = run_parent(output_root, recipe.group, env.name), None
-    if resume_from is not None:
-        earlier = resuming.run_at(resume_from, request)
-    elif resume:
-        earlier = resuming.latest_run(parent, request)
+    earlier = runs.earlier_run(output_root, recipe.group, env.name, request, resume, resume_from)
     if earlier is not None and earlier.finished and not dry_run:
         log.info("%s has finished, nothing is left to do", earlier.directory)
         return load_run(earlier.directory)
     max_lanes = _max_lanes(hparam_batch_size, length)
     mesh = devices.local_mesh(1 if sequential else num_devices, min(max_lanes or len(tasks), len(tasks)))
-    memory = _memory_limit(memory_limit_gib) if earlier is None else earlier.memory
+    memory = runs.memory_limit(memory_limit_gib) if earlier is None else earlier.memory
     plan, planner = _plan(env, length, tasks, mesh, max_lanes, memory, sequential, group_by_structure)
     directory = None
     if not dry_run:
-        unbegun = resuming.unbegun_run(parent) if resume else None
-        directory = earlier.directory if earlier is not None else unbegun
-        directory = directory or create_run_directory(output_root, recipe.group, env.name)
+        directory = runs.run_directory(earlier, output_root, recipe.group, env.name, resume)
     if samples is None:
         _warn_of_confounding(recipe.space, drawn, sampling_method)
     if directory is None:
         return plan
     log.info("results go to %s; the plan:\n%s", directory, plan.describe())
-    info = _info(recipe, env, length, overrides or {}, recipe.space if samples is None else {}, seed, plan, mesh)
+    space = recipe.space if samples is None else {}
+    info = runs.describe_run(recipe, env, length, overrides or {}, space, seed, plan, mesh)
     info |= {"request": request, "planned_memory": planner.memory}
     job = Sweep(env, length, planner, plan, mesh, seed, save_policies, directory / "checkpoints")
     _carry_out(job, directory, info, winner_seeds, progress, earlier is not None)
@@ -176,26 +158,6 @@ def sweep(
 
         plot_sweep(run, directory / "sweep.png")
     return run
-
-
-def _request(
-    recipe: Recipe, env: Environment, length: RunLength, tasks: Sequence[Task], **options: Any
-) -> dict[str, Any]:
-    """Returns everything that decides what a run computes: what a resumed run must have in common with it."""
-    return {
-        "command": "sweep",
-        "recipe": recipe.name,
-        "environment": env.name,
-        "backend": getattr(env, "backend", None),
-        "samples": resuming.digest_of([(task.sample_id, flatten(task.hyperparams)) for task in tasks]),
-        "budget_steps": length.total_timesteps,
-        "num_seeds": length.num_seeds,
-        "num_evaluations": length.num_evaluations,
-        "num_eval_episodes": length.num_eval_episodes,
-        **options,
-        "kernel": executor.current(),
-        "code": f"hyperlax {hyperlax.__version__} {resuming.code_digest()}",
-    }
 
 
 def _carry_out(
@@ -217,7 +179,7 @@ def _carry_out(
             with Progress(len(firsts), steps, enabled=progress) as display:
                 try:
                     job.run(writer, display)
-                    winner = _winner(job, directory, len(firsts), winner_seeds)
+                    winner = runs.winner(directory, winner_seeds, job.repeat_on_fresh_seeds)
                 except RunFailed as error:
                     raise RunFailed(f"{error}; results so far: {directory}") from error
                 except KeyboardInterrupt:
@@ -309,13 +271,11 @@ def _tasks(
 ) -> list[Task]:
     """Returns every (sample, seed) with its complete, checked hyperparameters."""
     defaults = replace(recipe.defaults_for(env.name), overrides)
-    check_actions(recipe, env)
+    runs.check_actions(recipe, env)
     tasks = []
     for sample in samples:
         try:
-            hyperparams = replace(defaults, {**sample.values, **overrides})
-            hyperparams.check(env)
-            hyperparams.shape(env)  # what does not fit the inputs is refused here
+            hyperparams = runs.configured(defaults, {**sample.values, **overrides}, env)
         except UserError as error:
             raise UserError(f"sample {sample.sample_id}: {error}") if len(samples) > 1 else error from None
         tasks += [Task(sample.sample_id, repetition, hyperparams) for repetition in range(length.num_seeds)]
@@ -350,17 +310,6 @@ def _doubtful(hyperparams: Any, budget: int) -> str:
     return ""
 
 
-def check_actions(recipe: Recipe, env: Environment) -> None:
-    """Raises UserError if the algorithm cannot act in the environment."""
-    if isinstance(env.action_space, recipe.defaults.ACTION_SPACES):
-        return
-    fitting = [name for name, algorithm in ALGORITHMS.items() if isinstance(env.action_space, algorithm.ACTION_SPACES)]
-    kind = "discrete" if isinstance(env.action_space, Discrete) else "continuous"
-    raise UserError(
-        f"{recipe.algorithm} cannot take the {kind} actions of {env.name}; algorithms that can: {', '.join(fitting)}"
-    )
-
-
 def _max_lanes(batch_size: int | str, length: RunLength) -> int | None:
     """Returns the most lanes that a program may have."""
     if batch_size == "auto":
@@ -380,12 +329,8 @@ def _plan(
     sequential: bool,
     group_by_structure: bool,
 ) -> tuple[Plan, Planner]:
-    """Returns the plan and the planner that made it.
-
-    Without a limit, in bytes, it is made for the memory that the machine has, so that it is the same every time; if
-    that much is not free now, it is made for what is.
-    """
-    machine = MACHINES["cpu" if mesh.devices.flat[0].platform == "cpu" else "gpu"]
+    """Returns the plan and the planner that made it; the limit is in bytes."""
+    machine = runs.machine_of(mesh)
 
     def planned(memory: int) -> tuple[Plan, Planner]:
         evaluations = length.num_evaluations, length.num_eval_episodes
@@ -394,96 +339,7 @@ def _plan(
             return planner.sequential(tasks), planner
         return planner.grouped(tasks) if group_by_structure else planner.batched(tasks), planner
 
-    if limit is not None:
-        return planned(limit)
-    memory = devices.memory(mesh)
-    plan, planner = planned(int(0.8 * memory.total))
-    if plan.memory <= 0.8 * memory.free:
-        return plan, planner
-    return planned(int(0.8 * memory.free))
-
-
-def _memory_limit(gib: float | None) -> int | None:
-    """Returns bytes."""
-    if gib is not None and not 0 < gib < math.inf:
-        raise UserError(f"memory_limit_gib {gib}: accepted is a finite number greater than 0")
-    return None if gib is None else int(gib * 2**30)
-
-
-def _winner(job: Sweep, directory: Path, num_samples: int, num_seeds: int) -> dict[str, Any] | None:
-    """Trains the best sample again on fresh seeds and returns both scores."""
-    summary = load_run(directory).summary
-    completed = summary[summary["status"] == "COMPLETED"].dropna(subset=["final_return"])
-    if num_samples < 2 or num_seeds < 1 or completed.empty:
-        return None
-    best = completed.loc[completed["final_return"].idxmax()]
-    returns = job.repeat_on_fresh_seeds(int(best["sample_id"]), num_seeds)
-    finite = returns[np.isfinite(returns)]
-    return {
-        "sample_id": int(best["sample_id"]),
-        "selected_final_return": float(best["final_return"]),
-        "fresh_seeds_final_return": float(finite.mean()) if finite.size else None,
-        "fresh_seeds_standard_error": float(finite.std(ddof=1) / np.sqrt(finite.size)) if finite.size > 1 else None,
-        "fresh_seeds": num_seeds,
-        "fresh_seeds_diverged": int(num_seeds - finite.size),
-    }
-
-
-def _info(
-    recipe: Recipe,
-    env: Environment,
-    length: RunLength,
-    overrides: Mapping[str, object],
-    space: Mapping[str, Distribution],
-    seed: int,
-    plan: Plan,
-    mesh: Any,
-) -> dict[str, Any]:
-    """Returns what run.json says before anything has run."""
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "gymnax", "brax")
-    versions = {name: _version(name) for name in packages}
-    defaults = recipe.defaults_for(env.name)
-    fixed = flatten(replace(defaults, overrides))
-    return {
-        "recipe": recipe.name,
-        "algorithm": recipe.algorithm,
-        "network": recipe.network,
-        "environment": env.name,
-        "backend": getattr(env, "backend", None),
-        "defaults": flatten(defaults),
-        "overrides": {name: fixed[name] for name in overrides},
-        "space": {name: distribution.describe() for name, distribution in space.items() if name not in overrides},
-        "budget_steps": length.total_timesteps,
-        "num_evaluations": length.num_evaluations,
-        "num_eval_episodes": length.num_eval_episodes,
-        "num_seeds": length.num_seeds,
-        "seed": seed,
-        "command": shlex.join(["hyperlax", *sys.argv[1:]]) if _is_command_line() else None,
-        "versions": {
-            "python": platform.python_version(),
-            "hyperlax": hyperlax.__version__,
-            **{k: v for k, v in versions.items() if v},
-        },
-        "devices": [str(device) for device in mesh.devices.flat],
-        "device_kind": mesh.devices.flat[0].device_kind,
-        "kernel": executor.current(),
-        "predicted_seconds": round(plan.seconds, 1),
-        "predicted_padding": round(plan.padding, 4),
-        "programs": plan.as_rows(),
-    }
-
-
-def _is_command_line() -> bool:
-    """Returns whether this process is ``hyperlax …`` or ``python -m hyperlax …``."""
-    program = Path(sys.argv[0])
-    return program.name == "hyperlax" or program.parts[-2:] == ("hyperlax", "__main__.py")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    return runs.planned_within(limit, mesh, planned)
 
 
 def load_policy(

@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from hyperlax import runs
 from hyperlax.algorithms.shape import Role
 from hyperlax.algorithms.statistics import LIMIT, RunningStatistics
-from hyperlax.api import check_actions, restore_policy
+from hyperlax.api import restore_policy
 from hyperlax.engine import devices
 from hyperlax.environments import Environment, make
 from hyperlax.errors import UserError, unknown
@@ -94,7 +95,7 @@ def circuit_of(
     devices.configure()
     recipe, env = get_recipe(recipe), make(env) if isinstance(env, str) else env
     hyperparams = replace(recipe.defaults_for(env.name), overrides or {})
-    check_actions(recipe, env)
+    runs.check_actions(recipe, env)
     hyperparams.check(env)
     role = _role(hyperparams.shape(env).roles, network, f"recipe {recipe.name}")
     family = _family(hyperparams, role.name, f"recipe {recipe.name}")

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 SECONDS = 60.0  # between two checkpoints, at least
 SHARE = 20  # and at least so many times what the last one took
-_SLOTS = "__slots__"
+_HEADER = "__header__"
 Result = TypeVar("Result")
 
 
@@ -56,10 +56,12 @@ class Restored(NamedTuple):
     Attributes:
         arrays: the leaves of the lanes, in the order of their tree.
         slots: of the lanes that had a task.
+        queue: what the queue of tasks had to say of itself.
     """
 
     arrays: list[np.ndarray]
     slots: list[SavedSlot]
+    queue: Any
 
 
 @dataclass
@@ -84,23 +86,24 @@ class Checkpoints:
         """Whether it is time for the next."""
         return self.clock() >= self._due
 
-    def save(self, lanes: Any, slots: list[SavedSlot]) -> None:
+    def save(self, lanes: Any, slots: list[SavedSlot], queue: Any = None) -> None:
         """Replaces the checkpoint."""
         started = self.clock()
         arrays = {f"{number:04d}": leaf for number, leaf in enumerate(jax.device_get(jax.tree.leaves(lanes)))}
         self.path.parent.mkdir(exist_ok=True)
         with replacing(self.path) as file:
-            np.savez(file, allow_pickle=False, **{_SLOTS: np.array(json.dumps(slots))}, **arrays)
+            np.savez(file, allow_pickle=False, **{_HEADER: np.array(json.dumps([slots, queue]))}, **arrays)
         ended = self.clock()
         self._due = ended + max(self.seconds, SHARE * (ended - started))
 
     def slots(self) -> list[SavedSlot]:
         """Returns where the lanes were; none where there is no checkpoint, or a damaged one, which is named."""
-        return self._read(_slots_of) or []
+        header = self._read(_header_of)
+        return header[0] if header is not None else []
 
     def load(self, like: Any) -> Restored | None:
         """Returns the checkpoint, or None where there is none of lanes ``like`` these."""
-        restored = self._read(lambda content: Restored(_arrays_of(content), _slots_of(content)))
+        restored = self._read(lambda content: Restored(_arrays_of(content), *_header_of(content)))
         if restored is None:
             return None
         wanted = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]
@@ -124,9 +127,10 @@ class Checkpoints:
         self.path.unlink(missing_ok=True)
 
 
-def _slots_of(content: Any) -> list[SavedSlot]:
-    return [SavedSlot(*slot) for slot in json.loads(str(content[_SLOTS]))]
+def _header_of(content: Any) -> tuple[list[SavedSlot], Any]:
+    slots, queue = json.loads(str(content[_HEADER]))
+    return [SavedSlot(*slot) for slot in slots], queue
 
 
 def _arrays_of(content: Any) -> list[np.ndarray]:
-    return [content[name] for name in sorted(set(content.files) - {_SLOTS})]
+    return [content[name] for name in sorted(set(content.files) - {_HEADER})]

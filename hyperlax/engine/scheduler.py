@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +18,78 @@ from hyperlax.recipes.run_length import RunLength
 
 LONGEST_TICK = 5.0  # seconds between looks at the lanes
 LOCKSTEP_SHARE = 1 / 8  # of the longest way to an evaluation, in one round of lanes in lockstep
+
+
+class Queue(Protocol):
+    """Where lanes get their tasks from, and who decides which of them are given up.
+
+    Everything that it does must follow from what it was told, in that order, and not from time: then a run that was
+    killed happens again the same way.
+    """
+
+    def first(self, num_lanes: int) -> list[Task | None]:
+        """Returns the tasks that the lanes begin with; None leaves one free where nothing waits."""
+
+    def going(self, sample_id: int, seed: int) -> Task | None:
+        """Returns the task that a saved lane goes on with; None frees it."""
+
+    def take(self) -> Task | None:
+        """Returns the task of a lane that is free, or None."""
+
+    def evaluated(self, rows: Sequence[Mapping[str, Any]], diverged: Sequence[Task]) -> Collection[Task]:
+        """Hears the evaluations of a round and which tasks diverged in it; returns the tasks to be given up."""
+
+    def ended(self, statuses: Mapping[Task, str]) -> None:
+        """Hears which tasks have ended, and how, after their results went to the sink."""
+
+    def state(self) -> Any:
+        """Returns what a checkpoint must hold of it, as JSON can."""
+
+
+class Waiting:
+    """A queue of tasks that are known from the start, none of which is ever given up.
+
+    Args:
+        tasks: the first are given to the lanes in order; None leaves one free where nothing waits.
+        going: those among them that go on from a checkpoint, if it is whole.
+    """
+
+    def __init__(self, tasks: Iterable[Task | None], going: Iterable[Task] = ()) -> None:
+        self._tasks = deque(tasks)
+        self._going = {(task.sample_id, task.seed): task for task in going}
+
+    def first(self, num_lanes: int) -> list[Task | None]:
+        """Returns the first tasks; the gaps among them are filled from the others."""
+        order = [*self._tasks, *[None] * num_lanes]
+        self._tasks = deque(order[num_lanes:])
+        return [self.take() if task is None else task for task in order[:num_lanes]]
+
+    def going(self, sample_id: int, seed: int) -> Task | None:
+        """Returns a task that goes on, which then waits no more."""
+        task = self._going.get((sample_id, seed))
+        if task is not None:
+            self._tasks.remove(task)
+        return task
+
+    def take(self) -> Task | None:
+        """Returns the next task."""
+        while self._tasks:
+            task = self._tasks.popleft()
+            if task is not None:
+                return task
+        return None
+
+    def evaluated(self, rows: Sequence[Mapping[str, Any]], diverged: Sequence[Task]) -> Collection[Task]:
+        """Gives up nothing."""
+        del rows, diverged
+        return ()
+
+    def ended(self, statuses: Mapping[Task, str]) -> None:
+        """Needs nothing of it."""
+
+    def state(self) -> Any:
+        """Needs nothing: a resumed run knows what is left."""
+        return None
 
 
 class Sink(Protocol):
@@ -122,37 +194,30 @@ class Scheduler:
     utilisation: Utilisation = field(default_factory=Utilisation)
     _fraction: float = 0.01  # of a round, in a tick; the first shows how long it takes
 
-    def run(self, tasks: Iterable[Task | None], going: Iterable[Task] = ()) -> None:
-        """Runs all tasks to their end.
-
-        Args:
-            tasks: the first are given to the lanes in order; None leaves one free where nothing waits.
-            going: those among them that go on from the checkpoint.
+    def run(self, queue: Queue) -> None:
+        """Runs all tasks of a queue to their end, from the checkpoint if there is one.
 
         Raises:
             KeyboardInterrupt: it was asked to stop; the checkpoint is up to date.
         """
         slots: list[Slot | None] = [None] * self.program.num_lanes
-        lanes = self._restored(slots, going)
-        running = {slot.task for slot in slots if slot is not None}
-        order = [None if task in running else task for task in tasks]
+        lanes = self._restored(slots, queue)
         if lanes is None:
-            first: list[Task | None] = [*order[: len(slots)], *[None] * (len(slots) - len(order))]
-            queue = deque(task for task in order[len(slots) :] if task is not None)
-            first = [queue.popleft() if task is None and queue else task for task in first]
+            first = queue.first(len(slots))
+            if not any(first):
+                return
             lanes = self.program.admit(self.program.empty(), self._filled(first))
             self._occupy(slots, first)
         else:
-            queue = deque(task for task in order if task is not None)
             lanes = self._refilled(lanes, slots, queue)
         while any(slots):
-            lanes = self._round(lanes, slots)
+            lanes = self._round(lanes, slots, queue)
             lanes = self._refilled(lanes, slots, queue)
-            self._save(lanes, slots)
+            self._save(lanes, slots, queue)
         if self.checkpoints is not None:
             self.checkpoints.remove()
 
-    def _round(self, lanes: Lanes, slots: list[Slot | None]) -> Lanes:
+    def _round(self, lanes: Lanes, slots: list[Slot | None], queue: Queue) -> Lanes:
         """Brings every lane to its target, in as many ticks as that takes, and handles those that have arrived.
 
         What happens in a round does not depend on time, so that it happens again the same way.
@@ -177,23 +242,25 @@ class Scheduler:
             if ((updates == left) | diverged).all():
                 break
             self.on_tick(progress, [], [])
-            self._save(lanes, slots)
+            self._save(lanes, slots, queue)
         self._record(slots, diverged, metrics)
-        scores = self._evaluate(lanes, slots, diverged)
-        self.on_tick(progress, self._retire(lanes, slots, diverged), scores)
+        rows, scores = self._evaluate(lanes, slots, diverged)
+        lost = [slot.task for lane, slot in enumerate(slots) if slot is not None and diverged[lane]]
+        given_up = queue.evaluated(rows, lost)
+        ended = self._retire(lanes, slots, diverged, given_up)
+        queue.ended(ended)
+        self.on_tick(progress, list(ended), scores)
         return lanes
 
-    def _refilled(self, lanes: Lanes, slots: list[Slot | None], queue: deque[Task]) -> Lanes:
+    def _refilled(self, lanes: Lanes, slots: list[Slot | None], queue: Queue) -> Lanes:
         """Gives free lanes the next tasks."""
-        free = [slot is None for slot in slots]
-        if not (queue and any(free)):
-            return lanes
-        arrivals = [queue.popleft() if f and queue else None for f in free]
-        lanes = self.program.admit(lanes, arrivals)
-        self._occupy(slots, arrivals)
+        arrivals = [queue.take() if slot is None else None for slot in slots]
+        if any(arrivals):
+            lanes = self.program.admit(lanes, arrivals)
+            self._occupy(slots, arrivals)
         return lanes
 
-    def _save(self, lanes: Lanes, slots: list[Slot | None]) -> None:
+    def _save(self, lanes: Lanes, slots: list[Slot | None], queue: Queue) -> None:
         """Saves the lanes when it is time, and stops when it is asked to."""
         if self.checkpoints is not None and (self.checkpoints.due or self.stop.requested):
             saved = [
@@ -201,18 +268,17 @@ class Scheduler:
                 for i, slot in enumerate(slots)
                 if slot is not None
             ]
-            self.checkpoints.save(lanes, saved)
+            self.checkpoints.save(lanes, saved, queue.state())
         if self.stop.requested:
             raise KeyboardInterrupt
 
-    def _restored(self, slots: list[Slot | None], going: Iterable[Task]) -> Lanes | None:
+    def _restored(self, slots: list[Slot | None], queue: Queue) -> Lanes | None:
         """Returns the lanes of the checkpoint and fills in their slots; None where there is nothing to go on with."""
-        wanted = {(task.sample_id, task.seed): task for task in going}
-        saved = self.checkpoints.load(self.program.like()) if self.checkpoints is not None and wanted else None
+        saved = self.checkpoints.load(self.program.like()) if self.checkpoints is not None else None
         if saved is None:
             return None
         for slot in saved.slots:
-            task = wanted.get((slot.sample_id, slot.seed))
+            task = queue.going(slot.sample_id, slot.seed)
             if task is not None:
                 slots[slot.lane] = Slot(task, self._points(task), *slot[3:])
         return self.program.restore(saved.arrays, [None if slot is None else slot.task for slot in slots])
@@ -263,11 +329,13 @@ class Scheduler:
                 rows.append({**row, **{name: float(values[lane]) for name, values in metrics.items()}})
         self.sink.metrics(rows)
 
-    def _evaluate(self, lanes: Lanes, slots: list[Slot | None], diverged: np.ndarray) -> list[tuple[Task, float]]:
-        """Evaluates the lanes that have reached a point of the grid."""
+    def _evaluate(
+        self, lanes: Lanes, slots: list[Slot | None], diverged: np.ndarray
+    ) -> tuple[list[dict[str, Any]], list[tuple[Task, float]]]:
+        """Evaluates the lanes that have reached a point of the grid; returns a row a point, and a score a lane."""
         due = np.array([s is not None and s.remaining <= 0 and not d for s, d in zip(slots, diverged, strict=True)])
         if not due.any():
-            return []
+            return [], []
         points = np.array([slot.passed if slot else 0 for slot in slots])
         started = time.perf_counter()
         returns, lengths = self.program.evaluate(lanes, due, points)
@@ -284,7 +352,7 @@ class Scheduler:
                 rows.append(self._row(slot, returns[lane], lengths[lane]))
                 slot.passed += 1
         self.sink.evaluations(rows)
-        return scores
+        return rows, scores
 
     def _row(self, slot: Slot, returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
         return {
@@ -301,14 +369,24 @@ class Scheduler:
             "wall_seconds": round(self.clock(), 3),
         }
 
-    def _retire(self, lanes: Lanes, slots: list[Slot | None], diverged: np.ndarray) -> list[Task]:
+    def _retire(
+        self, lanes: Lanes, slots: list[Slot | None], diverged: np.ndarray, given_up: Collection[Task]
+    ) -> dict[Task, str]:
         """Frees the lanes whose task has ended, and says how it ended."""
         policies = None
-        finished = []
+        ended = {}
         for lane, slot in enumerate(slots):
-            if slot is None or not (diverged[lane] or slot.passed == len(slot.points)):
+            if slot is None:
                 continue
-            task, status = slot.task, "DIVERGED" if diverged[lane] else "COMPLETED"
+            task = slot.task
+            if diverged[lane]:
+                status = "DIVERGED"
+            elif slot.passed == len(slot.points):
+                status = "COMPLETED"
+            elif task in given_up:
+                status = "PRUNED"
+            else:
+                continue
             if status == "COMPLETED" and self.save_policies:
                 policies = policies or self.program.policies(lanes)
                 self.sink.save_policy(task.sample_id, task.seed, *self.program.export(policies, lane, task))
@@ -325,6 +403,6 @@ class Scheduler:
                 wall_seconds_end=round(self.clock(), 3),
                 message="a parameter became non-finite" if diverged[lane] else "",
             )
-            finished.append(task)
+            ended[task] = status
             slots[lane] = None
-        return finished
+        return ended

@@ -20,7 +20,7 @@ from hyperlax.engine.interrupt import Stop, stoppable
 from hyperlax.engine.plan import Plan, PlannedProgram
 from hyperlax.engine.planner import Planner
 from hyperlax.engine.program import Program, Task
-from hyperlax.engine.scheduler import Scheduler, Sink, Utilisation
+from hyperlax.engine.scheduler import Scheduler, Sink, Utilisation, Waiting
 from hyperlax.environments.protocol import Environment
 from hyperlax.errors import RunFailed
 from hyperlax.recipes.run_length import RunLength
@@ -157,7 +157,7 @@ class Sweep:
         with stoppable() as stop:
             saved = self._checkpoints(number)
             scheduler = self._scheduler(program, number, saved, stop)
-            scheduler.run(tasks, [task for task in planned.real_tasks if task in self.going])
+            scheduler.run(Waiting(tasks, [task for task in planned.real_tasks if task in self.going]))
         self.report.append(self._outcome(number, program, scheduler.utilisation, waited))
 
     def _checkpoints(self, number: int) -> Checkpoints | None:
@@ -189,7 +189,7 @@ class Sweep:
         for single in self.planner.sequential(left).programs:
             try:
                 with stoppable() as stop:
-                    self._scheduler(self._alone(single), number, stop=stop).run(single.tasks)
+                    self._scheduler(self._alone(single), number, stop=stop).run(Waiting(single.tasks))
             except Exception as error:
                 log.info("alone, a sample failed too", exc_info=True)
                 failure, message = error, _first_line(error)
@@ -211,18 +211,21 @@ class Sweep:
         )
         task = next(task for task in planned.real_tasks if task.sample_id == sample_id)
         first = 1 + max(task.seed for planned in self.plan.programs for task in planned.real_tasks)
-        again: list[Task | None] = [replace(task, seed=first + i) for i in range(num_seeds)]
-        collected = _LastReturns()
-        once = replace(self.length, num_evaluations=1)
         if number in self._failed:
             program = self._alone(self.planner.sequential([task]).programs[0])
         else:
             program = self.programs.get(number) or self._compiled(planned)
-        tasks = _spread(again, program.num_lanes, program.mesh.size)
-        with stoppable() as stop:
-            policies, saved = False, None
-            Scheduler(program, number, once, collected, self.clock, _ignore, policies, saved, stop).run(tasks)
-        return np.array([collected.returns.get(task.seed, np.nan) for task in again if task])
+        return final_returns(program, [replace(task, seed=first + i) for i in range(num_seeds)], self.length)
+
+
+def final_returns(program: Program, tasks: Sequence[Task], length: RunLength) -> np.ndarray:
+    """Trains seeds of one sample and returns their returns at the end, ``(tasks,)``, NaN where one diverged."""
+    collected = _LastReturns()
+    once = replace(length, num_evaluations=1)
+    order = _spread(list(tasks), program.num_lanes, program.mesh.size)
+    with stoppable() as stop:
+        Scheduler(program, 0, once, collected, time.perf_counter, _ignore, False, None, stop).run(Waiting(order))
+    return np.array([collected.returns.get(task.seed, np.nan) for task in tasks])
 
 
 def _spread(tasks: list[Task | None], num_lanes: int, num_devices: int) -> list[Task | None]:

@@ -56,10 +56,10 @@ def test_a_stopped_run_saves_its_lanes_and_goes_on_from_there(tmp_path, monkeypa
     rounds = []
     save = scheduler.Scheduler._save
 
-    def stopped(self, lanes, slots):
+    def stopped(self, lanes, slots, queue):
         rounds.append(min((slot.updates for slot in slots if slot), default=0))
         self.stop.requested |= len(rounds) == 2
-        save(self, lanes, slots)
+        save(self, lanes, slots, queue)
 
     whole = hyperlax.sweep("ppo_mlp", "gymnax.cartpole", output_root=tmp_path / "whole", **SWEEP)
     monkeypatch.setattr(scheduler.Scheduler, "_save", stopped)

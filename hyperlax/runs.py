@@ -1,0 +1,251 @@
+"""What all commands that train have in common: which run it is, where it goes, and what it says of itself."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+import hyperlax
+from hyperlax.algorithms import ALGORITHMS
+from hyperlax.engine import devices
+from hyperlax.engine.machine import MACHINES, Machine
+from hyperlax.engine.plan import Plan
+from hyperlax.engine.planner import Planner
+from hyperlax.environments import Discrete, Environment, make
+from hyperlax.errors import UserError
+from hyperlax.quantum import executor
+from hyperlax.recipes import Recipe, RunLength, get_recipe
+from hyperlax.recipes import run_length as to_run_length
+from hyperlax.results import resume as resuming
+from hyperlax.results.directory import create_run_directory, run_parent
+from hyperlax.results.reader import load_run
+from hyperlax.spaces.distributions import Distribution
+from hyperlax.spaces.hyperparameters import flatten, replace
+
+
+def resolved(
+    recipe: str | Recipe,
+    env: str | Environment,
+    run_length: str | int | RunLength,
+    seed: int,
+    kernel: str | None,
+    **changes: int | None,
+) -> tuple[Recipe, Environment, RunLength]:
+    """Returns what names stand for, on a machine that is set up.
+
+    Args:
+        recipe: a name, or what it stands for; ``env`` and ``run_length`` likewise.
+        env: the environment.
+        run_length: how long, with ``changes`` that are not None.
+        seed: is checked.
+        kernel: what simulates circuits from now on; None leaves it.
+        **changes: fields of the run length.
+
+    Raises:
+        UserError: one of them is not known, or the algorithm cannot act in the environment.
+    """
+    devices.configure()
+    if kernel is not None:
+        executor.choose(kernel)
+    recipe, env = get_recipe(recipe), make(env) if isinstance(env, str) else env
+    length = to_run_length(run_length, **changes)
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed {seed}: accepted is 0 … {2**32 - 1}")
+    return recipe, env, length
+
+
+def check_actions(recipe: Recipe, env: Environment) -> None:
+    """Raises UserError if the algorithm cannot act in the environment."""
+    if isinstance(env.action_space, recipe.defaults.ACTION_SPACES):
+        return
+    fitting = [name for name, algorithm in ALGORITHMS.items() if isinstance(env.action_space, algorithm.ACTION_SPACES)]
+    kind = "discrete" if isinstance(env.action_space, Discrete) else "continuous"
+    raise UserError(
+        f"{recipe.algorithm} cannot take the {kind} actions of {env.name}; algorithms that can: {', '.join(fitting)}"
+    )
+
+
+def configured(defaults: Any, values: Mapping[str, object], env: Environment) -> Any:
+    """Returns hyperparameters with some values replaced.
+
+    Raises:
+        UserError: they contradict one another, or do not fit the environment.
+    """
+    hyperparams = replace(defaults, values)
+    hyperparams.check(env)
+    hyperparams.shape(env)  # what does not fit the inputs is refused here
+    return hyperparams
+
+
+# --- which run it is -----------------------------------------------------------------------------
+
+
+def request_of(command: str, recipe: Recipe, env: Environment, length: RunLength, **options: Any) -> dict[str, Any]:
+    """Returns everything that decides what a run computes: what a resumed run must have in common with it."""
+    return {
+        "command": command,
+        "recipe": recipe.name,
+        "environment": env.name,
+        "backend": getattr(env, "backend", None),
+        "budget_steps": length.total_timesteps,
+        "num_seeds": length.num_seeds,
+        "num_evaluations": length.num_evaluations,
+        "num_eval_episodes": length.num_eval_episodes,
+        **options,
+        "kernel": executor.current(),
+        "code": f"hyperlax {hyperlax.__version__} {resuming.code_digest()}",
+    }
+
+
+def earlier_run(
+    output_root: str | os.PathLike[str],
+    group: str,
+    env_name: str,
+    request: Mapping[str, Any],
+    resume: bool,
+    resume_from: str | os.PathLike[str] | None,
+) -> resuming.Earlier | None:
+    """Returns the run to go on with: the one given, the latest that was asked the same, or None to begin."""
+    if resume_from is not None:
+        return resuming.run_at(resume_from, request)
+    return resuming.latest_run(run_parent(output_root, group, env_name), request) if resume else None
+
+
+def run_directory(
+    earlier: resuming.Earlier | None, output_root: str | os.PathLike[str], group: str, env_name: str, resume: bool
+) -> Path:
+    """Returns where results go: where they went before, or a new directory."""
+    if earlier is not None:
+        return earlier.directory
+    unbegun = resuming.unbegun_run(run_parent(output_root, group, env_name)) if resume else None
+    return unbegun or create_run_directory(output_root, group, env_name)
+
+
+# --- what it is planned for ----------------------------------------------------------------------
+
+
+def machine_of(mesh: Mesh) -> Machine:
+    """Returns the speeds of a mesh's devices."""
+    return MACHINES["cpu" if mesh.devices.flat[0].platform == "cpu" else "gpu"]
+
+
+def memory_limit(gib: float | None) -> int | None:
+    """Returns bytes."""
+    if gib is not None and not 0 < gib < math.inf:
+        raise UserError(f"memory_limit_gib {gib}: accepted is a finite number greater than 0")
+    return None if gib is None else int(gib * 2**30)
+
+
+def planned_within(
+    limit: int | None, mesh: Mesh, planned: Callable[[int], tuple[Plan, Planner]]
+) -> tuple[Plan, Planner]:
+    """Returns the plan for some memory, and the planner that made it.
+
+    Without a limit, in bytes, it is made for the memory that the machine has, so that it is the same every time; if
+    that much is not free now, it is made for what is.
+    """
+    if limit is not None:
+        return planned(limit)
+    memory = devices.memory(mesh)
+    plan, planner = planned(int(0.8 * memory.total))
+    if plan.memory <= 0.8 * memory.free:
+        return plan, planner
+    return planned(int(0.8 * memory.free))
+
+
+# --- what came of it -----------------------------------------------------------------------------
+
+
+def winner(directory: Path, num_seeds: int, retrain: Callable[[int, int], np.ndarray]) -> dict[str, Any] | None:
+    """Trains the best sample of a run again on fresh seeds and returns both scores.
+
+    Args:
+        directory: of the run.
+        num_seeds: how many fresh ones.
+        retrain: of a sample and a number of seeds, their final returns, NaN where one diverged.
+    """
+    summary = load_run(directory).summary
+    completed = summary[summary["status"] == "COMPLETED"].dropna(subset=["final_return"])
+    if len(summary) < 2 or num_seeds < 1 or completed.empty:
+        return None
+    best = completed.loc[completed["final_return"].idxmax()]
+    returns = retrain(int(best["sample_id"]), num_seeds)
+    finite = returns[np.isfinite(returns)]
+    return {
+        "sample_id": int(best["sample_id"]),
+        "selected_final_return": float(best["final_return"]),
+        "fresh_seeds_final_return": float(finite.mean()) if finite.size else None,
+        "fresh_seeds_standard_error": float(finite.std(ddof=1) / np.sqrt(finite.size)) if finite.size > 1 else None,
+        "fresh_seeds": num_seeds,
+        "fresh_seeds_diverged": int(num_seeds - finite.size),
+    }
+
+
+# --- what it says of itself ----------------------------------------------------------------------
+
+
+def describe_run(
+    recipe: Recipe,
+    env: Environment,
+    length: RunLength,
+    overrides: Mapping[str, object],
+    space: Mapping[str, Distribution],
+    seed: int,
+    plan: Plan,
+    mesh: Mesh,
+) -> dict[str, Any]:
+    """Returns what run.json says before anything has run."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "gymnax", "brax")
+    versions = {name: _version(name) for name in packages}
+    defaults = recipe.defaults_for(env.name)
+    fixed = flatten(replace(defaults, overrides))
+    return {
+        "recipe": recipe.name,
+        "algorithm": recipe.algorithm,
+        "network": recipe.network,
+        "environment": env.name,
+        "backend": getattr(env, "backend", None),
+        "defaults": flatten(defaults),
+        "overrides": {name: fixed[name] for name in overrides},
+        "space": {name: distribution.describe() for name, distribution in space.items() if name not in overrides},
+        "budget_steps": length.total_timesteps,
+        "num_evaluations": length.num_evaluations,
+        "num_eval_episodes": length.num_eval_episodes,
+        "num_seeds": length.num_seeds,
+        "seed": seed,
+        "command": shlex.join(["hyperlax", *sys.argv[1:]]) if _is_command_line() else None,
+        "versions": {
+            "python": platform.python_version(),
+            "hyperlax": hyperlax.__version__,
+            **{k: v for k, v in versions.items() if v},
+        },
+        "devices": [str(device) for device in mesh.devices.flat],
+        "device_kind": mesh.devices.flat[0].device_kind,
+        "kernel": executor.current(),
+        "predicted_seconds": round(plan.seconds, 1),
+        "predicted_padding": round(plan.padding, 4),
+        "programs": plan.as_rows(),
+    }
+
+
+def _is_command_line() -> bool:
+    """Returns whether this process is ``hyperlax …`` or ``python -m hyperlax …``."""
+    program = Path(sys.argv[0])
+    return program.name == "hyperlax" or program.parts[-2:] == ("hyperlax", "__main__.py")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
