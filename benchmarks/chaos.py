@@ -1,6 +1,7 @@
 """Kills runs at random instants, lets them resume, and compares every file with an undisturbed run's.
 
-    python benchmarks/chaos.py --kills 50          `make chaos`
+    python benchmarks/chaos.py --kills 50                    `make chaos`
+    python benchmarks/chaos.py --kills 50 --commands search
 
 A kill is SIGKILL: after a random time, or by the process itself in the middle of a write, half of which has reached the
 file, just before a file takes another's place, or just after. What must be equal is everything but wall-clock times,
@@ -26,13 +27,18 @@ import numpy as np
 import pandas as pd
 
 HERE = Path(__file__).resolve().parent
-SWEEP = (
-    "sweep-hp-samples", "--algo-and-network-config", "ppo_mlp", "--env-config", "gymnax.cartpole", "--num-samples", "6",
-    "--num-seeds", "2", "--num-evaluations", "4", "--num-eval-episodes", "2", "--run-length-modifier", "4096",
-    "--set", "total_num_envs=4", "rollout_length=16", "--no-plot", "--log-level", "ERROR",
+COMMON = (
+    "--algo-and-network-config", "ppo_mlp", "--env-config", "gymnax.cartpole", "--num-seeds", "2",
+    "--num-eval-episodes", "2", "--set", "total_num_envs=4", "rollout_length=16", "--no-plot", "--log-level", "ERROR",
 )  # fmt: skip
+SWEEP = ("sweep-hp-samples", *COMMON, "--num-samples", "6", "--num-evaluations", "4", "--run-length-modifier", "4096")
+SEARCH = (
+    "optuna-hp-search", *COMMON, "--n-trials", "12", "--pruner", "asha", "--num-evaluations", "9",
+    "--run-length-modifier", "4608", "--optuna-study-batch-size", "2",
+)  # fmt: skip
+COMMANDS = {"sweep": SWEEP, "search": SEARCH}
 WALL = ("wall_seconds", "wall_seconds_start", "wall_seconds_end", "wall seconds", "lane")
-TIMES = ("start_time", "end_time", "resumed_times", "seconds", "programs", "command", "devices")
+TIMES = ("start_time", "end_time", "resumed_times", "seconds", "programs", "command", "devices", "worker")
 # What a process does to itself: the n-th write or replacement is its last.
 SUICIDE = """
 import os, signal, sys
@@ -101,18 +107,35 @@ def disturbed(command: Sequence[str], root: Path, kills: int, rng: random.Random
 def contents(root: Path) -> dict[str, Any]:
     """Returns everything below a directory that must not depend on when a run was killed."""
     found: dict[str, Any] = {}
-    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.name != ".lock"):
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")):
         name = str(path.relative_to(root))
         if path.suffix == ".csv":
             found[name] = pd.read_csv(path, dtype=str).drop(columns=list(WALL), errors="ignore").to_csv()
         elif path.suffix == ".json":
             found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key not in TIMES}
+        elif path.suffix == ".journal":
+            found[name] = trials_of(path)
         elif path.suffix == ".npz":
             with np.load(path) as arrays:
                 found[name] = {key: arrays[key].tobytes() for key in arrays.files}
         else:
             found[name] = path.read_bytes()
     return found
+
+
+def trials_of(journal: Path) -> list[Any]:
+    """Returns all that a study says of its trials, but for times and who ran them."""
+    from optuna import load_study, logging
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    logging.set_verbosity(logging.WARNING)
+    trials = load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(journal)))).trials
+    marks = [{key: value for key, value in trial.user_attrs.items() if key != "worker"} for trial in trials]
+    return [
+        (t.number, t.state.name, t.params, t.values, t.intermediate_values, mark)
+        for t, mark in zip(trials, marks, strict=True)
+    ]
 
 
 def different(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -125,17 +148,33 @@ def main() -> int:
     import report
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50, help="in all (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=50, help="of each command (default: %(default)s)")
+    parser.add_argument("--commands", nargs="+", default=list(COMMANDS), choices=list(COMMANDS), metavar="COMMAND")
     parser.add_argument("--each", type=int, default=5, help="of one run (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=report.ROOT / "benchmark_results" / "chaos", metavar="DIR")
     args = parser.parse_args()
+    parts, wrong = [report.heading("Runs that were killed", versions=report.our_versions())], 0
+    for name in args.commands:
+        text, here = torment(COMMANDS[name], args)
+        parts.append(text)
+        wrong += here
+    everything = args.commands == list(COMMANDS)
+    name = "chaos.md" if everything else f"chaos_{'_'.join(args.commands)}.md"
+    report.write(args.output / name, "\n".join(parts))
+    return 1 if wrong else 0
+
+
+def torment(command: Sequence[str], args: argparse.Namespace) -> tuple[str, int]:
+    """Kills runs of a command; returns what came of it in words, and how many files differ."""
+    import report
+
     rng = random.Random(args.seed)
     struck: Counter[str] = Counter()
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
-        whole = run(SWEEP, Path(folder) / "whole")
+        whole = run(command, Path(folder) / "whole")
         _, errors = whole.communicate()
         assert whole.returncode == 0, errors.decode()
         longest = time.monotonic() - started
@@ -143,7 +182,7 @@ def main() -> int:
         number = 0
         while struck.total() < args.kills:
             root = Path(folder) / f"killed_{number}"
-            now = disturbed(SWEEP, root, min(args.each, args.kills - struck.total()), rng, longest)
+            now = disturbed(command, root, min(args.each, args.kills - struck.total()), rng, longest)
             struck += now
             here = different(expected, contents(root))
             wrong += here
@@ -152,14 +191,11 @@ def main() -> int:
                 f"run {number}: {dict(now)}, {struck.total()} kills so far, different: {here or 'nothing'}", flush=True
             )
     rows = [[kind, count] for kind, count in sorted(struck.items())]
-    text = [
-        report.heading("Runs that were killed", versions=report.our_versions()),
-        f"{struck.total()} kills in {number} runs of `hyperlax {' '.join(SWEEP)}`, one device, checkpoints every "
-        f"0.2 s; {len(expected)} files of each compared with an undisturbed run's: {len(wrong)} differences.\n",
-        report.table(["killed", "times"], rows),
-    ]
-    report.write(args.output / "chaos.md", "\n".join(text))
-    return 1 if wrong else 0
+    text = (
+        f"{struck.total()} kills in {number} runs of `hyperlax {' '.join(command)}`, one device, checkpoints every "
+        f"0.2 s; {len(expected)} files of each compared with an undisturbed run's: {len(wrong)} differences.\n\n"
+    )
+    return text + report.table(["killed", "times"], rows) + "\n", len(wrong)
 
 
 if __name__ == "__main__":

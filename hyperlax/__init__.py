@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hyperlax.environments import register as register_environment
     from hyperlax.recipes import register_network, register_recipe
     from hyperlax.results.reader import load_run
+    from hyperlax.search.search import optimize
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ __all__ = [
     "load_policy",
     "load_run",
     "make_env",
+    "optimize",
     "register_environment",
     "register_network",
     "register_recipe",
@@ -38,6 +40,7 @@ _HOMES = {
     "load_policy": ("hyperlax.api", "load_policy"),
     "load_run": ("hyperlax.results.reader", "load_run"),
     "make_env": ("hyperlax.api", "make_env"),
+    "optimize": ("hyperlax.search.search", "optimize"),
     "register_environment": ("hyperlax.environments", "register"),
     "register_network": ("hyperlax.recipes", "register_network"),
     "register_recipe": ("hyperlax.recipes", "register_recipe"),

@@ -166,19 +166,27 @@ def planned_within(
 # --- what came of it -----------------------------------------------------------------------------
 
 
-def winner(directory: Path, num_seeds: int, retrain: Callable[[int, int], np.ndarray]) -> dict[str, Any] | None:
+def winner(
+    directory: Path,
+    num_seeds: int,
+    retrain: Callable[[int, int], np.ndarray],
+    column: str = "final_return",
+    maximize: bool = True,
+) -> dict[str, Any] | None:
     """Trains the best sample of a run again on fresh seeds and returns both scores.
 
     Args:
         directory: of the run.
         num_seeds: how many fresh ones.
         retrain: of a sample and a number of seeds, their final returns, NaN where one diverged.
+        column: of the summary, by which samples are compared.
+        maximize: whether more of it is better.
     """
     summary = load_run(directory).summary
-    completed = summary[summary["status"] == "COMPLETED"].dropna(subset=["final_return"])
+    completed = summary[summary["status"] == "COMPLETED"].dropna(subset=["final_return", column])
     if len(summary) < 2 or num_seeds < 1 or completed.empty:
         return None
-    best = completed.loc[completed["final_return"].idxmax()]
+    best = completed.loc[completed[column].idxmax() if maximize else completed[column].idxmin()]
     returns = retrain(int(best["sample_id"]), num_seeds)
     finite = returns[np.isfinite(returns)]
     return {

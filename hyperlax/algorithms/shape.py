@@ -283,6 +283,11 @@ class Shape:
         together = math.prod(counts) * len(counts) if self.joint else sum(counts)
         return together * len(self.chunks)
 
+    @property
+    def num_choices(self) -> int:
+        """Choices of alternatives: lanes in lockstep must agree on one."""
+        return math.prod(len(role.networks.shapes) for role in self.roles) * len(self.chunks)
+
     def variants(self) -> list[Shape]:
         """Returns shapes for the same lanes among which the planner may choose: other chunks, padded networks."""
         smallest, largest = (min(size, MAX_CHUNK) for size in self.batch_sizes)

@@ -17,6 +17,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "gymnax")
 EXTRAS = {
     "brax": ("brax", "environments brax.*"),
     "quantum": ("pennylane", "circuits exported to PennyLane"),
+    "search": ("optuna", "optuna-hp-search"),
 }
 
 

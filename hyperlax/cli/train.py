@@ -158,17 +158,22 @@ def sweep_hp_samples(
 
 
 def _train(recipe: str, env: str, request: dict[str, Any]) -> None:
-    """Calls the library and prints what it returns: a plan, or a table with the places of the results."""
+    """Calls the library and prints what it returns."""
     from hyperlax.api import sweep
 
-    result: Any = sweep(recipe, env, **request)
-    if request.get("dry_run"):
-        typer.echo(result.describe())
-        return
+    report(sweep(recipe, env, **request))
+
+
+def report(result: Any) -> None:
+    """Prints a plan, or the table of a run with the places of its results."""
     from rich.console import Console
 
     from hyperlax.analysis.tables import top_table
+    from hyperlax.results.reader import Run
 
+    if not isinstance(result, Run):
+        typer.echo(result.describe())
+        return
     Console(highlight=False).print(top_table(result))
     winner = result.info.get("winner")
     if winner and winner["fresh_seeds_final_return"] is not None:

@@ -94,6 +94,15 @@ class Planner:
         groups = self._group(tasks, self._shape)
         return one._plan([one._program(group) for group in groups])
 
+    def covering(self, shape: Any, tasks: Sequence[Task]) -> Plan:
+        """Returns the plan of one program whose lanes take tasks in any order, none of which is known yet.
+
+        Args:
+            shape: that holds whatever may come.
+            tasks: such as are to be expected; they decide between ways to run the program.
+        """
+        return self._plan([self._program(tasks, shape)])
+
     def _shape(self, task: Task) -> Any:
         return task.hyperparams.shape(self.env)
 
@@ -166,9 +175,10 @@ class Planner:
 
     # --- estimates -------------------------------------------------------------------------------
 
-    def _program(self, tasks: Sequence[Task]) -> PlannedProgram:
-        """Returns the fastest way to run some tasks as one program."""
-        merged = reduce(_merged, sorted({task.hyperparams.shape(self.env) for task in tasks}, key=repr))
+    def _program(self, tasks: Sequence[Task], covered: Any = None) -> PlannedProgram:
+        """Returns the fastest way to run some tasks as one program, or tasks like them as they come, if ``covered``."""
+        shapes = sorted({task.hyperparams.shape(self.env) for task in tasks}, key=repr)
+        merged = covered if covered is not None else reduce(_merged, shapes)
         alone = sum(map(self.arithmetic, tasks))
         best: PlannedProgram | None = None
         shortage: MemoryShortage | None = None
@@ -178,7 +188,7 @@ class Planner:
             speeds = self._speeds(shape, {cost.choice for cost in costs})
             for wanted in self.machine.groups:
                 try:
-                    lanes = self._lanes(shape, costs, wanted)
+                    lanes = self._lanes(shape, costs, wanted, any_order=covered is not None)
                 except MemoryShortage as error:
                     shortage = error
                     break
@@ -203,7 +213,9 @@ class Planner:
             costs.append(_Cost(choice, updates, gradients.iterations, steps.iterations, task))
         return sorted(costs, key=lambda cost: cost[:-1], reverse=True)
 
-    def _lanes(self, shape: Any, costs: Sequence[_Cost], group: int) -> tuple[int, int, int, bool] | None:
+    def _lanes(
+        self, shape: Any, costs: Sequence[_Cost], group: int, any_order: bool = False
+    ) -> tuple[int, int, int, bool] | None:
         """Returns how many lanes a program gets, how many in lockstep, the bytes they need, and whether memory limits
         them; None if it cannot be.
 
@@ -237,6 +249,10 @@ class Planner:
         # Groups of one choice each; the last of a choice may have lanes to spare.
         choices = Counter(cost.choice for cost in costs)
         groups = sum(-(-n // group) for n in choices.values())
+        if any_order:
+            each = each // group * group
+            fits = group == 1 or shape.num_choices == 1
+            return (each * self.num_devices, group, self.num_devices * needed(each, group), limited) if fits else None
         wanted = -(-groups // self.num_devices) * group
         if wanted * self.num_devices <= self.max_lanes and needed(wanted, group) <= share:
             each = wanted

@@ -158,7 +158,7 @@ class Sweep:
             saved = self._checkpoints(number)
             scheduler = self._scheduler(program, number, saved, stop)
             scheduler.run(Waiting(tasks, [task for task in planned.real_tasks if task in self.going]))
-        self.report.append(self._outcome(number, program, scheduler.utilisation, waited))
+        self.report.append(happened(self.plan, number, program, scheduler.utilisation, waited))
 
     def _checkpoints(self, number: int) -> Checkpoints | None:
         return None if self.checkpoints is None else Checkpoints(self.checkpoints / f"program_{number:03d}.npz")
@@ -169,18 +169,6 @@ class Sweep:
         on_tick = self._progress.tick
         policies = self.save_policies
         return Scheduler(program, number, self.length, self.sink, self.clock, on_tick, policies, saved, stop or Stop())
-
-    def _outcome(self, number: int, program: Program, use: Utilisation, waited: float) -> dict[str, Any]:
-        """Returns the prediction for one program beside what happened."""
-        return self.plan.as_rows()[number] | {
-            "run_seconds": round(use.run_seconds, 2),
-            "evaluation_seconds": round(use.evaluation_seconds, 2),
-            "compile_seconds": round(program.compile_seconds, 2),
-            "waited_for_compilation_seconds": round(waited, 2),
-            "lanes_busy": round(use.busy / max(use.slots, 1), 4),
-            "ticks": use.ticks,
-            "memory_mib": round(program.memory_bytes() / 2**20, 1),
-        }
 
     def _one_by_one(self, number: int, planned: PlannedProgram) -> Exception | None:
         """Trains what a failed program left, each configuration in a program of its own; returns the last failure."""
@@ -226,6 +214,19 @@ def final_returns(program: Program, tasks: Sequence[Task], length: RunLength) ->
     with stoppable() as stop:
         Scheduler(program, 0, once, collected, time.perf_counter, _ignore, False, None, stop).run(Waiting(order))
     return np.array([collected.returns.get(task.seed, np.nan) for task in tasks])
+
+
+def happened(plan: Plan, number: int, program: Program, use: Utilisation, waited: float) -> dict[str, Any]:
+    """Returns the prediction for one program beside what happened."""
+    return plan.as_rows()[number] | {
+        "run_seconds": round(use.run_seconds, 2),
+        "evaluation_seconds": round(use.evaluation_seconds, 2),
+        "compile_seconds": round(program.compile_seconds, 2),
+        "waited_for_compilation_seconds": round(waited, 2),
+        "lanes_busy": round(use.busy / max(use.slots, 1), 4),
+        "ticks": use.ticks,
+        "memory_mib": round(program.memory_bytes() / 2**20, 1),
+    }
 
 
 def _spread(tasks: list[Task | None], num_lanes: int, num_devices: int) -> list[Task | None]:

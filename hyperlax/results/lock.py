@@ -14,6 +14,21 @@ log = logging.getLogger(__name__)
 _NAME = ".lock"
 
 
+def is_locked(directory: Path) -> bool:
+    """Returns whether a process writes to a run directory now."""
+    try:
+        file = os.open(directory / _NAME, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
 class DirectoryLock:
     """A context; the lock is held from its making to its end, or until the process ends, however that happens.
 

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,9 +88,13 @@ def run_at(path: str | os.PathLike[str], request: Mapping[str, Any]) -> Earlier:
 
 
 def unbegun_run(parent: Path) -> Path | None:
-    """Returns the directory of a run that was killed before anything was written, or None."""
+    """Returns the directory of a run that was killed before it said what it is, or None."""
+
+    def says_nothing(path: Path) -> bool:
+        return path.name.startswith(".") or path.suffix == ".journal"  # a study without trials
+
     for directory in sorted(parent.glob("run_*")):
-        if directory.is_dir() and all(path.name.startswith(".") for path in directory.iterdir()):
+        if directory.is_dir() and all(map(says_nothing, directory.iterdir())):
             return directory
     return None
 
@@ -146,7 +150,13 @@ class TakenUp(NamedTuple):
     seconds: float
 
 
-def take_up(directory: Path, marks: Mapping[tuple[int, int], Mark], num_evaluations: int, policies: bool) -> TakenUp:
+def take_up(
+    directory: Path,
+    marks: Mapping[tuple[int, int], Mark],
+    num_evaluations: int,
+    policies: bool,
+    ended: Collection[tuple[int, int]] | None = None,
+) -> TakenUp:
     """Takes back what a run that was cut short wrote beyond the marks, and says what is left of it.
 
     Damaged rows are left out, with a warning that names the file; what then misses something, its policy included, is
@@ -157,6 +167,7 @@ def take_up(directory: Path, marks: Mapping[tuple[int, int], Mark], num_evaluati
         marks: of (sample, seed)s; those that are neither marked nor settled begin anew.
         num_evaluations: of every (sample, seed) that completes.
         policies: whether every one that completes has a policy.
+        ended: those whose end counts; None for all that are on record.
     """
     for temporary in directory.rglob(f".*{TEMPORARY}"):
         temporary.unlink()
@@ -169,7 +180,7 @@ def take_up(directory: Path, marks: Mapping[tuple[int, int], Mark], num_evaluati
         as_often = len(points) == num_evaluations and len(metrics.get(key, [])) == len(set(points))
         return as_often and (not policies or _is_readable(policy_path(directory, *key)))
 
-    settled = {key for key, status in ends.items() if status in SETTLED}
+    settled = {key for key, status in ends.items() if status in SETTLED and (ended is None or key in ended)}
     broken = {key for key in settled if ends[key] == "COMPLETED" and not is_whole(key)}
     if broken:
         log.warning("%s: results of %d trainings are incomplete, they are trained again", directory, len(broken))

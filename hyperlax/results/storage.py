@@ -53,6 +53,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def write_all(file: int, content: bytes) -> None:
+    """Writes to an open file, in one call unless the disk takes only a part."""
+    data = memoryview(content)
+    while data:
+        data = data[os.write(file, data) :]
+
+
 class AppendTable:
     """A CSV file to which complete lines are appended, one system call a batch of rows.
 
@@ -100,9 +107,7 @@ class AppendTable:
     def _write(self, rows: list[list[Any]]) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([[as_cell(value) for value in row] for row in rows])
-        data = memoryview(text.getvalue().encode())
-        while data:  # one pass, unless the disk takes only a part
-            data = data[os.write(self._file, data) :]
+        write_all(self._file, text.getvalue().encode())
 
 
 def as_cell(value: Any) -> Any:

@@ -177,6 +177,16 @@ class RunWriter:
         write_atomic(path, content.getvalue())
         return path
 
+    def summary_of(self, sample_id: int) -> Mapping[str, Any]:
+        """Returns the row of the summary for one sample, as things are."""
+        evaluations, lanes = (
+            pd.DataFrame([row for row in rows if row["sample_id"] == sample_id], columns=list(columns))
+            for rows, columns in ((self._evaluation_rows, EVALUATION_COLUMNS), (self._lane_rows, LANE_COLUMNS))
+        )
+        samples = pd.DataFrame({"sample_id": [sample_id]})
+        table = summarise(evaluations, samples, lanes, budget_of(self._info, evaluations), len(self._seeds))
+        return {str(name): value for name, value in table.iloc[0].items()}
+
     def close(self, state: str = "finished") -> None:
         """Writes the summary and the state the run ended in; the first call counts."""
         if state not in END_STATES:

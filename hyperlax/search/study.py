@@ -1,0 +1,427 @@
+"""The study of a search, in a file or a database: trials are asked for, report, and end there.
+
+Every event is one that may be repeated: whoever goes on after a kill does again what came after the last checkpoint,
+finds the trials that there are with their parameters, and writes only what is missing. A trial's parameters follow from
+the seed, its number and what was in the study when it was begun; whether it is pruned, from what was there when it
+reported. A decision is in the study before any event that follows from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import fcntl
+import functools
+import importlib.util
+import json
+import logging
+import os
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from hyperlax.errors import UserError, unknown
+from hyperlax.results.lock import is_locked
+from hyperlax.results.storage import write_all
+from hyperlax.search.space import OptunaSpace
+from hyperlax.spaces.samplers import MAX_SAMPLES, draw
+
+log = logging.getLogger(__name__)
+
+STATUS, PRUNED_AT, WORKER = "status", "pruned_at", "worker"  # attributes of a trial
+_REQUEST = "hyperlax"  # attribute of a study
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+# --- samplers ------------------------------------------------------------------------------------
+
+
+def _tpe(seed: int) -> BaseSampler:
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True, warn_independent_sampling=False)
+
+
+def _cmaes(seed: int) -> BaseSampler:
+    return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+
+
+def _gp(seed: int) -> BaseSampler:
+    return optuna.samplers.GPSampler(seed=seed)
+
+
+def _random(seed: int) -> BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _nsgaii(seed: int) -> BaseSampler:
+    return optuna.samplers.NSGAIISampler(seed=seed)
+
+
+def _nsgaiii(seed: int) -> BaseSampler:
+    return optuna.samplers.NSGAIIISampler(seed=seed)
+
+
+class Sampler(NamedTuple):
+    """How the next trial is chosen.
+
+    Attributes:
+        description: one line for the user.
+        make: with a seed; None for our own points.
+        packages: that it needs.
+    """
+
+    description: str
+    make: Callable[[int], BaseSampler] | None
+    packages: tuple[str, ...] = ()
+
+
+SAMPLERS = {
+    "tpe": Sampler("tree-structured Parzen estimators, of all hyperparameters jointly", _tpe),
+    "cmaes": Sampler("covariance matrix adaptation; choices are drawn at random", _cmaes, packages=("cmaes",)),
+    "gp": Sampler("Gaussian processes, for few and long trials", _gp, packages=("torch",)),
+    "qmc": Sampler("scrambled Sobol points, the same as those of a sweep", None),
+    "random": Sampler("independent random points", _random),
+    "nsgaii": Sampler("a genetic algorithm, for two or three objectives", _nsgaii),
+    "nsgaiii": Sampler("a genetic algorithm, for more objectives", _nsgaiii),
+}
+
+
+def check_sampler(name: str) -> None:
+    """Raises UserError if there is no such sampler, or it lacks a package."""
+    if name not in SAMPLERS:
+        raise unknown("sampler", name, SAMPLERS)
+    for package in SAMPLERS[name].packages:
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"sampler '{name}' needs the package {package}: pip install {package}")
+
+
+# --- storages ------------------------------------------------------------------------------------
+
+
+class _Lock:
+    """A lock that ends with its process, however that ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def acquire(self) -> bool:
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        return True
+
+    def release(self) -> None:
+        os.close(self._file)
+
+
+class _Journal(JournalFileBackend):
+    """A journal that does not wait for the disk: what is written survives the process, as our tables do.
+
+    Optuna's waits for the disk at every event, which makes asking for a trial of 22 hyperparameters take ten times
+    as long.
+    """
+
+    def __init__(self, path: Path, lock: _Lock) -> None:
+        super().__init__(str(path), lock_obj=lock)  # type: ignore[arg-type]
+        self._path, self._own_lock = path, lock
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Appends events, one a line."""
+        lines = "".join(json.dumps(event, separators=(",", ":")) + "\n" for event in logs).encode()
+        self._own_lock.acquire()
+        try:
+            file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+            try:
+                write_all(file, lines)
+            finally:
+                os.close(file)
+        finally:
+            self._own_lock.release()
+
+
+def open_storage(where: str | os.PathLike[str]) -> BaseStorage:
+    """Returns a storage: a path is a journal file, a URL (``postgresql://…``, ``sqlite:///…``, …) a database.
+
+    Raises:
+        UserError: it cannot be reached.
+    """
+    if not isinstance(where, str) or "://" not in where:
+        return _journal(Path(where))
+    try:
+        return optuna.storages.get_storage(optuna.storages.RDBStorage(where, engine_kwargs={"pool_pre_ping": True}))
+    except ImportError as error:
+        raise UserError(f"storage '{without_password(where)}': a package is missing: {error.name}") from None
+    except Exception as error:  # whatever the driver of that database raises
+        reason = without_password(" ".join(str(error).split()).partition("(Background on")[0])[:300]
+        raise UserError(f"storage '{without_password(where)}' cannot be reached: {reason}") from None
+
+
+def _journal(path: Path) -> BaseStorage:
+    lock = _Lock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        try:
+            _mend(path)
+        finally:
+            lock.release()
+        return JournalStorage(_Journal(path, lock))
+    except OSError as error:
+        raise UserError(f"storage '{path}' cannot be written: {error.strerror}") from None
+
+
+def _mend(path: Path) -> None:
+    """Cuts off what a kill has left of a line, and what follows a damaged one, which is kept beside."""
+    content = path.read_bytes() if path.exists() else b""
+    good = 0
+    for line in content.splitlines(keepends=True):
+        try:
+            json.loads(line if line.endswith(b"\n") else b"")
+        except ValueError:
+            break
+        good += len(line)
+    lost = content[good:]
+    if not lost:
+        return
+    if b"\n" in lost:
+        aside = path.with_name(f"{path.name}.damaged")
+        aside.write_bytes(content)
+        log.warning("%s is damaged after %d bytes: trials go on from there, all of it is kept in %s", path, good, aside)
+    os.truncate(path, good)
+
+
+def without_password(text: str) -> str:
+    """Returns a text with a URL whose password is not for others' eyes."""
+    before, at, host = text.rpartition("@")
+    scheme, slashes, login = before.partition("://")
+    return f"{scheme}{slashes}{login.partition(':')[0]}:***{at}{host}" if at and ":" in login else text
+
+
+# --- the study -----------------------------------------------------------------------------------
+
+
+class Study:
+    """A study that lives in a storage, perhaps with other processes at work on it.
+
+    Args:
+        storage: where.
+        name: of the study; made where there is none.
+        request: what the study is of; one that exists must have been made for the same.
+        space: what trials are drawn from.
+        directions: ``maximize`` or ``minimize``, one an objective.
+        sampler: a name in :data:`SAMPLERS`.
+        pruner: decides.
+        seed: of all sampling.
+        shared: whether other processes may work on the study.
+
+    Attributes:
+        worker: name of this process's share, the same when it goes on after a kill.
+
+    Raises:
+        UserError: the study exists and is of something else; the message says what differs.
+    """
+
+    def __init__(
+        self,
+        storage: BaseStorage,
+        name: str,
+        request: Mapping[str, Any],
+        space: Mapping[str, Any],
+        directions: Sequence[str],
+        sampler: str,
+        pruner: BasePruner,
+        seed: int,
+        shared: bool = False,
+    ) -> None:
+        self.storage, self.name, self.worker, self.shared = storage, name, "", shared
+        self.space, self._drawn_from = OptunaSpace(space), space
+        self._sampler, self._pruner, self._seed = sampler, pruner, seed
+        self._maximizes = directions[0] == "maximize"
+        wanted = json.loads(json.dumps(request))
+        made = [StudyDirection.MAXIMIZE if d == "maximize" else StudyDirection.MINIMIZE for d in directions]
+        try:
+            study_id = storage.create_new_study(made, name)
+        except DuplicatedStudyError:
+            study_id = storage.get_study_id_from_name(name)
+        else:
+            storage.set_study_user_attr(study_id, _REQUEST, wanted)
+        self._id = study_id
+        found = storage.get_study_user_attrs(study_id).get(_REQUEST)
+        if found is None and not storage.get_all_trials(study_id, deepcopy=False):
+            storage.set_study_user_attr(study_id, _REQUEST, wanted)  # whoever made it was killed there
+        elif found != wanted:
+            raise UserError(f"study '{name}' exists and is another: {_differences(found, wanted)}")
+        if storage.get_study_directions(study_id) != made:
+            raise UserError(f"study '{name}' exists and has other directions; give another --study-name")
+
+    def join(self, directory: Path, worker: str | None = None) -> None:
+        """Says who works on the study, and takes over the trials of those that are no more.
+
+        Args:
+            directory: of the run, which this process has locked. A worker whose directory is not locked has ended.
+            worker: its name if it has worked on the study before.
+        """
+        self.worker = worker or uuid.uuid4().hex[:12]
+        workers = self.storage.get_study_user_attrs(self._id)
+        place = str(directory.resolve())
+        if workers.get(f"{WORKER} {self.worker}") != place:
+            self.storage.set_study_user_attr(self._id, f"{WORKER} {self.worker}", place)
+        ended = {
+            name.removeprefix(f"{WORKER} ")
+            for name, home in workers.items()
+            if name.startswith(f"{WORKER} ") and Path(home).is_dir() and not is_locked(Path(home))
+        }
+        orphans = [t for t in self.trials() if not t.state.is_finished() and t.user_attrs.get(WORKER) in ended]
+        for trial in orphans:
+            if trial.user_attrs[WORKER] != self.worker:
+                log.info("trial %d goes on here: its process has ended", trial.number)
+                self.storage.set_trial_user_attr(trial._trial_id, WORKER, self.worker)
+
+    def trials(self) -> list[FrozenTrial]:
+        """Returns all trials, whoever runs them, by number."""
+        return self.storage.get_all_trials(self._id, deepcopy=False)
+
+    def own(self) -> list[FrozenTrial]:
+        """Returns the trials of this worker, by number."""
+        return [trial for trial in self.trials() if trial.user_attrs.get(WORKER) == self.worker]
+
+    def create(self) -> FrozenTrial:
+        """Begins a trial, yet without parameters."""
+        trial = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={WORKER: self.worker})
+        trial.datetime_start = datetime.now()
+        trial_id = self.storage.create_new_trial(self._id, template_trial=trial)
+        return self.storage.get_trial(trial_id)
+
+    def suggest(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Returns the values of a trial; those that it does not have yet are drawn, and become its parameters."""
+        missing = [name for name in self.space.distributions if name not in trial.params]
+        params = dict(trial.params)
+        if missing:
+            drawn = self._draw(trial)
+            for name in missing:
+                params[name] = drawn[name]
+                distribution = self.space.distributions[name]
+                internal = distribution.to_internal_repr(drawn[name])
+                self.storage.set_trial_param(trial._trial_id, name, internal, distribution)
+        return self.space.values({name: params[name] for name in self.space.distributions})
+
+    def _draw(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Returns parameters drawn with the study as it is, and a seed of the trial's own."""
+        make = SAMPLERS[self._sampler].make
+        if make is None:
+            return self.space.params(self._sobol_point(trial.number))
+        entropy = [self._seed, trial.number]
+        if self.shared:  # two processes may be about to begin a trial of the same number
+            entropy += self.worker.encode()
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        blank = copy.deepcopy(trial)
+        blank.params, blank.distributions = {}, {}
+        with quiet():
+            sampler = make(seed)
+            study = optuna.load_study(study_name=self.name, storage=self.storage, sampler=sampler)
+            together = sampler.infer_relative_search_space(study, blank)
+            params = sampler.sample_relative(study, blank, together)
+            for name, distribution in self.space.distributions.items():
+                if name not in params:
+                    params[name] = sampler.sample_independent(study, blank, name, distribution)
+        return params
+
+    def _sobol_point(self, number: int) -> dict[str, Any]:
+        if number >= MAX_SAMPLES:
+            raise UserError(f"sampler 'qmc': accepted are {MAX_SAMPLES} trials")
+        count = 1 << number.bit_length()
+        return dict(_sobol_points(tuple(self._drawn_from.items()), count, self._seed)[number].values)
+
+    def report(self, trial: FrozenTrial, step: int, value: float, last: bool = False) -> bool:
+        """Reports a value of a trial at a step; returns whether it is to be given up there, unless that is its last."""
+        stored = self.storage.get_trial(trial._trial_id)
+        if step in stored.intermediate_values or stored.state.is_finished():
+            return stored.user_attrs.get(PRUNED_AT) == step
+        losing = stored.user_attrs.get(PRUNED_AT) == step or (not last and self._is_losing(stored, step, value))
+        if losing:
+            self.storage.set_trial_user_attr(trial._trial_id, PRUNED_AT, step)
+        self.storage.set_trial_intermediate_value(trial._trial_id, step, value)
+        return losing
+
+    def is_better(self, value: float, than: float) -> bool:
+        """Returns whether a value of the first objective is better than another."""
+        return value > than if self._maximizes else value < than
+
+    def was_pruned_at(self, number: int, step: int) -> bool:
+        """Returns whether a trial was given up at a step."""
+        return bool(self.trials()[number].user_attrs.get(PRUNED_AT) == step)
+
+    def _is_losing(self, stored: FrozenTrial, step: int, value: float) -> bool:
+        if isinstance(self._pruner, optuna.pruners.NopPruner):
+            return False
+        reporting = copy.deepcopy(stored)
+        reporting.intermediate_values[step] = value
+        study = optuna.load_study(study_name=self.name, storage=self.storage)
+        with quiet():
+            return bool(self._pruner.prune(study, reporting))
+
+    def finish(self, trial: FrozenTrial, status: str, values: Sequence[float] | None) -> None:
+        """Ends a trial, unless it has ended already.
+
+        Args:
+            trial: of this worker.
+            status: COMPLETED, PRUNED, DIVERGED or FAILED. A trial that diverged is a bad one, like one that was
+                pruned; among several objectives Optuna knows no pruned trials, so that it has failed there.
+            values: of the objectives; None where there are none.
+        """
+        stored = self.storage.get_trial(trial._trial_id)
+        if stored.state.is_finished():
+            return
+        several = len(self.storage.get_study_directions(self._id)) > 1
+        state = TrialState.COMPLETE if status == "COMPLETED" else TrialState.PRUNED
+        missing = state == TrialState.COMPLETE and not (values and np.isfinite(values).all())
+        if status == "FAILED" or missing or (several and state == TrialState.PRUNED):
+            state, values = TrialState.FAIL, None
+        elif state == TrialState.PRUNED:
+            last = stored.last_step
+            values = None if last is None else [stored.intermediate_values[last]]
+        self.storage.set_trial_user_attr(trial._trial_id, STATUS, status)
+        self.storage.set_trial_state_values(trial._trial_id, state, values)
+
+
+@functools.lru_cache(maxsize=4)
+def _sobol_points(space: tuple[tuple[str, Any], ...], count: int, seed: int) -> list[Any]:
+    return draw(dict(space), count, "qmc_sobol", seed)
+
+
+def _differences(found: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> str:
+    if found is None:
+        return "it was not made by hyperlax; give another --study-name"
+    lines = []
+    for name in {**found, **wanted}:
+        there, here = found.get(name), wanted.get(name)
+        if isinstance(there, dict) and isinstance(here, dict):
+            lines += [
+                f"{name} {inner}: {there.get(inner, 'none')} there, {here.get(inner, 'none')} here"
+                for inner in {**there, **here}
+                if there.get(inner) != here.get(inner)
+            ]
+        elif there != here:
+            lines.append(f"{name} {there} there, {here} here")
+    return "; ".join(lines)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Optuna's notes on what it calls experimental help no user of ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.filterwarnings("ignore", module="optuna")
+        yield
