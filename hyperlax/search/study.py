@@ -162,7 +162,8 @@ def open_storage(where: str | os.PathLike[str]) -> BaseStorage:
     try:
         return optuna.storages.get_storage(optuna.storages.RDBStorage(where, engine_kwargs={"pool_pre_ping": True}))
     except ImportError as error:
-        raise UserError(f"storage '{without_password(where)}': a package is missing: {error.name}") from None
+        driver = getattr(error.__cause__, "name", None) or error.name
+        raise UserError(f"storage '{without_password(where)}' needs the Python package {driver}") from None
     except Exception as error:  # whatever the driver of that database raises
         reason = without_password(" ".join(str(error).split()).partition("(Background on")[0])[:300]
         raise UserError(f"storage '{without_password(where)}' cannot be reached: {reason}") from None

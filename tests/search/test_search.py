@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -99,12 +103,44 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_end_and_can_be_made_longe
     pd.testing.assert_frame_equal(kept.reset_index(drop=True), again.evaluations)
 
 
-def test_two_processes_share_a_study_and_a_killed_ones_trials_are_run_again(tmp_path):
+@pytest.fixture
+def postgres(tmp_path):
+    """The URL of a PostgreSQL server of the test's own."""
+    pytest.importorskip("psycopg")
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    if not programs:
+        pytest.skip("no PostgreSQL server is installed (apt-get install postgresql)")
+    folder = Path(tempfile.mkdtemp(prefix="hyperlax-postgres-", dir="/tmp"))
+    as_user = []
+    if os.getuid() == 0:  # which the server refuses to run as
+        shutil.chown(folder, "postgres")
+        as_user = ["runuser", "-u", "postgres", "--"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = dict(check=True, stdout=subprocess.DEVNULL, cwd=folder)
+    subprocess.run(
+        [*as_user, programs[-1].with_name("initdb"), "-D", folder / "data", "-A", "trust", "-U", "me"], **run
+    )
+    settings = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
+    control = [*as_user, programs[-1], "-D", folder / "data", "-w", "-l", folder / "log"]
+    subprocess.run([*control, "-o", settings, "start"], **run)
+    yield f"postgresql://me:secret@127.0.0.1:{port}/postgres"
+    subprocess.run([*control, "-m", "immediate", "stop"], **run)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["journal", pytest.param("postgres", marks=pytest.mark.slow)])
+def storage(request, tmp_path):
+    return request.getfixturevalue("postgres") if request.param == "postgres" else str(tmp_path / "shared.journal")
+
+
+def test_two_processes_share_a_study_and_a_killed_ones_trials_are_run_again(tmp_path, storage):
     words = [
         sys.executable, "-m", "hyperlax", "optuna-hp-search", "--algo-and-network-config", "ppo_mlp", "--env-config",
         "gymnax.cartpole", "--n-trials", "10", "--num-seeds", "1", "--num-evaluations", "3", "--num-eval-episodes", "2",
         "--run-length-modifier", "20480", "--set", "total_num_envs=4", "rollout_length=16", "epochs=4", "--no-plot",
-        "--optuna-study-batch-size", "2", "--storage", str(tmp_path / "shared.journal"), "--output-root",
+        "--optuna-study-batch-size", "2", "--storage", storage, "--output-root",
     ]  # fmt: skip
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
     first = subprocess.Popen([*words, str(tmp_path / "a")], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -119,8 +155,8 @@ def test_two_processes_share_a_study_and_a_killed_ones_trials_are_run_again(tmp_
     for process in others:
         _, errors = process.communicate(timeout=250)
         assert process.returncode == 0, errors.decode()
-    storage = open_storage(tmp_path / "shared.journal")
-    trials = storage.get_all_trials(0)
+    opened = open_storage(storage)
+    trials = opened.get_all_trials(opened.get_all_studies()[0]._study_id)
     states = [trial.state.name for trial in trials[:10]]
     assert states == ["COMPLETE"] * 10
     runs = [hyperlax.load_run(tmp_path / name) for name in ("b", "c") if list((tmp_path / name).rglob("lanes.csv"))]
