@@ -34,10 +34,11 @@ from hyperlax.results.writer import RunWriter
 from hyperlax.spaces.distributions import Categorical, Distribution, show
 from hyperlax.spaces.files import RESULT_COLUMNS, Sample, canonical_name, read_samples
 from hyperlax.spaces.hyperparameters import declarations, flatten, replace
-from hyperlax.spaces.samplers import draw
+from hyperlax.spaces.samplers import draw, draw_matrices, varied
 
 log = logging.getLogger(__name__)
 
+EXPERIMENT_TYPES = ("independent_samples", "sobol_matrices_A_B_AB")
 Samples: TypeAlias = str | os.PathLike[str] | pd.DataFrame | Sequence[Mapping[str, object] | Sample]
 
 
@@ -58,6 +59,7 @@ def sweep(
     samples: Samples | None = None,
     overrides: Mapping[str, object] | None = None,
     sampling_method: str = "qmc_sobol",
+    experiment_type: str = "independent_samples",
     seed: int = 42,
     run_length: str | int | RunLength = "default",
     num_seeds: int | None = None,
@@ -89,6 +91,8 @@ def sweep(
             values that differ from the recipe's defaults.
         overrides: values that every sample has; they are not drawn.
         sampling_method: see :data:`hyperlax.spaces.samplers.SAMPLERS`.
+        experiment_type: with ``sobol_matrices_A_B_AB``, ``num_samples`` are the rows of each matrix of the design from
+            which Sobol indices are estimated: with d hyperparameters d + 2 times as many samples are trained.
         seed: of all randomness, samples included; 0 or more.
         run_length: ``quick``, ``default``, ``long``, or the environment steps of each (sample, seed).
         num_seeds: repetitions of every sample; None for those of ``run_length``.
@@ -121,7 +125,13 @@ def sweep(
         recipe, env, run_length, seed, kernel,
         num_seeds=num_seeds, num_evaluations=num_evaluations, num_eval_episodes=num_eval_episodes,
     )  # fmt: skip
-    drawn = _samples(recipe, num_samples, samples, overrides or {}, sampling_method, seed)
+    if experiment_type not in EXPERIMENT_TYPES:
+        raise unknown("experiment type", experiment_type, EXPERIMENT_TYPES)
+    matrices = experiment_type == EXPERIMENT_TYPES[1]
+    if matrices and samples is not None:
+        raise UserError(f"experiment type {experiment_type} draws its samples: none can be given")
+    method = experiment_type if matrices else sampling_method
+    drawn = _samples(recipe, num_samples, samples, overrides or {}, method, seed)
     tasks = _tasks(recipe, env, drawn, overrides or {}, length)
     if winner_seeds is None:
         winner_seeds = length.num_seeds
@@ -142,14 +152,16 @@ def sweep(
     directory = None
     if not dry_run:
         directory = runs.run_directory(earlier, output_root, recipe.group, env.name, resume)
-    if samples is None:
+    if samples is None and not matrices:
         _warn_of_confounding(recipe.space, drawn, sampling_method)
     if directory is None:
         return plan
     log.info("results go to %s; the plan:\n%s", directory, plan.describe())
     space = recipe.space if samples is None else {}
     info = runs.describe_run(recipe, env, length, overrides or {}, space, seed, plan, mesh)
-    info |= {"request": request, "planned_memory": planner.memory}
+    info |= {"request": request, "planned_memory": planner.memory, "experiment_type": experiment_type}
+    if matrices:
+        info["matrices"] = varied(space, overrides or {})
     job = Sweep(env, length, planner, plan, mesh, seed, save_policies, directory / "checkpoints")
     _carry_out(job, directory, info, winner_seeds, progress, earlier is not None)
     run = load_run(directory)
@@ -157,6 +169,10 @@ def sweep(
         from hyperlax.analysis.plots import plot_sweep
 
         plot_sweep(run, directory / "sweep.png")
+    if matrices:
+        from hyperlax.analysis.sensitivity import write_sensitivity
+
+        write_sensitivity(run, directory / "sensitivity.csv")
     return run
 
 
@@ -209,6 +225,8 @@ def _samples(
         space = {name: distribution for name, distribution in recipe.space.items() if name not in overrides}
         if not space:
             raise UserError("nothing is left to draw: every hyperparameter of the space has a fixed value")
+        if method == EXPERIMENT_TYPES[1]:
+            return draw_matrices(space, num_samples, seed)
         return draw(space, num_samples, method, seed)
     given = read_samples(samples, known) if isinstance(samples, str | os.PathLike) else _listed(samples)
     if num_samples is not None and not 1 <= num_samples <= len(given):

@@ -8,9 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from hyperlax.cli import options
-from hyperlax.errors import unknown
-
-EXPERIMENT_TYPES = ("independent_samples",)
 
 
 def run_single_hp(
@@ -83,7 +80,12 @@ def sweep_hp_samples(
     ] = None,
     experiment_type: Annotated[
         str,
-        typer.Option("--experiment-type", metavar="TYPE", help="Only independent_samples so far."),
+        typer.Option(
+            "--experiment-type",
+            metavar="independent_samples|sobol_matrices_A_B_AB",
+            help="The second trains the design from which Sobol indices are estimated, how much of the return's "
+            "variance each hyperparameter explains: with d of them, d + 2 matrices of --num-samples rows.",
+        ),
     ] = "independent_samples",
     run_length: options.RunLength = "default",
     seed: options.Seed = 42,
@@ -128,13 +130,12 @@ def sweep_hp_samples(
       hyperlax sweep-hp-samples --algo-and-network-config ppo_mlp --env-config gymnax.cartpole \\
           --num-samples 64 --run-length-modifier quick
     """
-    if experiment_type not in EXPERIMENT_TYPES:
-        raise unknown("--experiment-type", experiment_type, EXPERIMENT_TYPES)
     request = {
         "num_samples": num_samples,
         "samples": samples_file,
         "overrides": options.overrides(set_),
         "sampling_method": sampling_method,
+        "experiment_type": experiment_type,
         "seed": seed,
         "run_length": options.run_length(run_length),
         "num_seeds": num_seeds,
@@ -186,5 +187,7 @@ def report(result: Any) -> None:
             f"on {winner['fresh_seeds']} fresh seeds (selected at {winner['selected_final_return']:.4g})"
         )
     typer.echo(f"results  {result.path}")
+    for table in Path(result.path).glob("sensitivity.csv"):
+        typer.echo(f"indices  {table}")
     for picture in sorted(Path(result.path).rglob("*.png")):
         typer.echo(f"picture  {picture}")

@@ -80,6 +80,40 @@ def draw(
     return samples
 
 
+def varied(space: Mapping[str, Distribution], but: Iterable[str] = ()) -> list[str]:
+    """Returns the hyperparameters that have a choice, without some that are given."""
+    return [name for name, distribution in space.items() if distribution.size != 1 and name not in set(but)]
+
+
+def draw_matrices(space: Mapping[str, Distribution], num_rows: int | None, seed: int = 42) -> list[Sample]:
+    """Draws the design from which Sobol indices are estimated: matrices A and B, and A with each column from B.
+
+    The samples are numbered A first, then B, then A with the first column from B, and so on.
+
+    Args:
+        space: distribution by name of hyperparameter.
+        num_rows: of each matrix; 16 by default. With powers of two the points are most even.
+        seed: of the scrambling.
+
+    Raises:
+        UserError: nothing varies, or the number or the seed is not accepted.
+    """
+    free = {name: space[name] for name in varied(space)}
+    if not free:
+        raise UserError("no hyperparameter varies: Sobol indices need one or more")
+    halves = {f"{half}{name}": distribution for half in "AB" for name, distribution in free.items()}
+    rows = draw(halves, num_rows, "qmc_sobol", seed)
+    fixed = {name: distribution.from_unit(0.0) for name, distribution in space.items() if name not in free}
+    designs: list[dict[str, str]] = [dict.fromkeys(free, half) for half in "AB"]
+    designs += [{**designs[0], name: "B"} for name in free]
+    if len(designs) * len(rows) > MAX_SAMPLES:
+        raise UserError(f"num_samples={num_rows!r}: {len(designs)} matrices of so many rows exceed {MAX_SAMPLES}")
+    return [
+        Sample(i, {name: row.values[f"{design[name]}{name}"] if name in free else fixed[name] for name in space})
+        for i, (design, row) in enumerate(itertools.product(designs, rows))
+    ]
+
+
 def _sobol(dimensions: int, num_samples: int, seed: int) -> Points:
     from scipy.stats import qmc
 

@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 
 from hyperlax.analysis import statistics as st
+from hyperlax.analysis.sensitivity import sensitivity
+from hyperlax.results import RunWriter, load_run
+from hyperlax.spaces.distributions import Uniform
+from hyperlax.spaces.samplers import draw_matrices
 
 RNG = np.random.default_rng(7)
 SCORES, OTHER = RNG.gamma(2.0, 0.3, size=(10, 3)), RNG.gamma(2.5, 0.3, size=(8, 3))
@@ -72,3 +76,21 @@ def test_sobol_indices_of_ishigamis_function():
     np.testing.assert_allclose(found.total_order.value, [0.5576, 0.4424, 0.2437], atol=0.02)
     truth = np.array([0.5576, 0.4424, 0.2437])
     assert ((found.total_order.low <= truth) & (truth <= found.total_order.high)).all()
+
+
+def test_a_sweep_of_matrices_tells_what_each_hyperparameter_explains(tmp_path):
+    space = {"x": Uniform(0, 1), "y": Uniform(0, 1), "z": Uniform(0, 1)}
+    samples = draw_matrices(space, 256)
+    info = {"budget_steps": 10, "matrices": list(space)}
+    with RunWriter(tmp_path, info, samples, [0]) as writer:
+        for sample in samples:
+            value = 10 * sample.values["x"] + 5 * sample.values["y"]
+            if sample.sample_id != 7:  # it diverged: its row counts in no matrix
+                row = {"sample_id": sample.sample_id, "seed": 0, "grid_step": 10, "env_steps": 10}
+                writer.evaluations([{**row, "mean_return": value}])
+            writer.lane_finished(sample.sample_id, 0, "COMPLETED", 10)
+    table = sensitivity(load_run(tmp_path)).set_index("hyperparameter")
+    assert list(table.index) == ["x", "y", "z"] and set(table["rows"]) == {255}
+    np.testing.assert_allclose(table["first_order"], [0.8, 0.2, 0.0], atol=0.02)
+    np.testing.assert_allclose(table["total_order"], [0.8, 0.2, 0.0], atol=0.02)
+    assert (table["first_order_low"] <= [0.8, 0.2, 0.0]).all() and (table["first_order_high"] >= [0.8, 0.2, 0.0]).all()

@@ -32,8 +32,8 @@ COMMANDS = [
         ([*SWEEP, "--memory-limit-gib", "0"], "--memory-limit-gib 0: accepted is a positive number"),
         ([*SWEEP, "--set", "gamma"], "--set gamma: accepted is NAME=VALUE, for example gamma=0.97"),
         (
-            [*SWEEP, "--experiment-type", "sobol_matrices_A_B_AB"],
-            "unknown --experiment-type 'sobol_matrices_A_B_AB': accepted: independent_samples",
+            [*SWEEP, "--experiment-type", "sobol_matrices"],
+            "unknown experiment type 'sobol_matrices': did you mean sobol_matrices_A_B_AB?",
         ),
         (["sweep-hp-samples"], "missing --algo-and-network-config (see `hyperlax sweep-hp-samples --help`)"),
         (["list", "recipe"], "unknown list 'recipe': did you mean recipes?"),

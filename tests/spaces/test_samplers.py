@@ -15,6 +15,7 @@ from scipy.stats import qmc
 
 from hyperlax.errors import UserError
 from hyperlax.spaces import MAX_SAMPLES, SAMPLERS, Categorical, Fixed, Integer, LogUniform, Uniform, draw
+from hyperlax.spaces.samplers import draw_matrices
 
 CUBE = {name: Uniform(0, 1) for name in "abcd"}
 MIXED = {
@@ -164,3 +165,22 @@ def test_importing_spaces_is_cheap():
     code = f"import sys, hyperlax.spaces; print([name for name in {heavy!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_matrices_are_two_designs_and_one_with_each_column_of_the_other():
+    space = {
+        "lr": LogUniform(1e-4, 1e-1),
+        "kind": Fixed("a"),
+        "layers": Categorical(((32,), (64,))),
+        "n": Integer(1, 9),
+    }
+    samples = draw_matrices(space, 8, seed=3)
+    assert [sample.sample_id for sample in samples] == list(range(8 * 5))
+    assert {sample.values["kind"] for sample in samples} == {"a"}
+    a, b, *mixed = ([sample.values for sample in samples[i : i + 8]] for i in range(0, 40, 8))
+    for name, rows in zip(("lr", "layers", "n"), mixed, strict=True):
+        assert rows == [{**first, name: second[name]} for first, second in zip(a, b, strict=True)]
+    assert len({row["lr"] for row in a + b}) == 16
+    assert draw_matrices(space, 4, seed=3)[0] == samples[0]
+    with pytest.raises(UserError, match="no hyperparameter varies"):
+        draw_matrices({"kind": Fixed("a")}, 8)
