@@ -42,6 +42,23 @@ def top_table(run: Run, k: int = 10, hyperparameters: int = _MOST_HYPERPARAMETER
     return table
 
 
+def benchmark_table(cells: pd.DataFrame) -> Table:
+    """Returns the cells of a benchmark as a rich table.
+
+    Args:
+        cells: as :meth:`hyperlax.launch.benchmark.Benchmark.table` returns them.
+    """
+    table = Table(title="Final returns", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in ("cell", "best", "fresh seeds", "median", "IQM (95%)"):
+        table.add_column(header, justify="left" if header == "cell" else "right")
+    for row in cells.to_dict("records"):
+        middle = f"{short(row['iqm'])} ({short(row['iqm_low'])} … {short(row['iqm_high'])})"
+        recipe = row["recipe"].removeprefix("benchmarked.")
+        cell = f"{recipe} {row['environment']} {row['mode']}, {row['samples']} samples"
+        table.add_row(cell, *(short(row[name]) for name in ("best", "fresh_seeds", "median")), middle)
+    return table
+
+
 def important_hyperparameters(summary: pd.DataFrame, names: list[str]) -> list[tuple[str, float]]:
     """Returns the hyperparameters that vary, the most important first, each with its importance.
 

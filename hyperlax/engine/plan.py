@@ -120,8 +120,8 @@ class Plan:
         ]
         lines.append(
             f"{_count(len(self.programs), 'program')} on {_count(self.num_devices, 'device')}, "
-            f"{self.padding:.0%} padding, at most {in_bytes(self.memory)}; estimated {_duration(self.seconds)}, "
-            f"of which compilation {_duration(self.compile_seconds)}"
+            f"{self.padding:.0%} padding, at most {in_bytes(self.memory)}; estimated {duration(self.seconds)}, "
+            f"of which compilation {duration(self.compile_seconds)}"
         )
         return "\n".join(lines)
 
@@ -131,7 +131,8 @@ def in_bytes(number: float) -> str:
     return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.1f} MiB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns a time as people read it."""
     if seconds < 600:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 36_000 else f"{seconds / 3600:.0f} h"

@@ -47,7 +47,7 @@ def create_run_directory(output_root: str | os.PathLike[str], group: str, env_na
 
 def run_parent(output_root: str | os.PathLike[str], group: str, env_name: str) -> Path:
     """Returns where the runs of a group in an environment lie."""
-    return Path(output_root) / _folder_name(group) / _folder_name(env_name)
+    return Path(output_root) / folder_name(group) / folder_name(env_name)
 
 
 def run_directories(path: Path) -> list[Path]:
@@ -60,7 +60,8 @@ def run_directories(path: Path) -> list[Path]:
     return sorted(found, key=lambda run: ((run / "run.json").stat().st_mtime_ns, run.name))
 
 
-def _folder_name(name: str) -> str:
+def folder_name(name: str) -> str:
+    """Returns a name as a folder can have it."""
     return re.sub(r"[^A-Za-z0-9_\-]+", "_", name)
 
 

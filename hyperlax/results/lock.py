@@ -29,6 +29,10 @@ def is_locked(directory: Path) -> bool:
     return False
 
 
+class BusyDirectory(UserError):
+    """Another process writes to a directory."""
+
+
 class DirectoryLock:
     """A context; the lock is held from its making to its end, or until the process ends, however that happens.
 
@@ -36,7 +40,7 @@ class DirectoryLock:
         directory: of a run.
 
     Raises:
-        UserError: another process holds it; the message says which.
+        BusyDirectory: another process holds it; the message says which.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -46,7 +50,7 @@ class DirectoryLock:
         except BlockingIOError:
             holder = os.read(self._file, 200).decode(errors="replace").strip() or "another process"
             os.close(self._file)
-            raise UserError(f"'{directory}' is being written by {holder}") from None
+            raise BusyDirectory(f"'{directory}' is being written by {holder}") from None
         except OSError as error:  # a file system without locks
             log.info("%s cannot be locked: %s", directory, error)
         os.ftruncate(self._file, 0)

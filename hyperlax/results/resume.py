@@ -110,12 +110,20 @@ def _earlier(directory: Path, info: Mapping[str, Any]) -> Earlier:
 
 def info_of(directory: Path) -> dict[str, Any]:
     """Returns ``run.json``, empty where it is damaged or says nothing of a request."""
+    info = read_info(directory)
     try:
-        info = json.loads((directory / "run.json").read_text(encoding="utf-8"))
         int(info["planned_memory"]), dict(info["request"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return {}
-    return dict(info)
+    return info
+
+
+def read_info(directory: Path) -> dict[str, Any]:
+    """Returns ``run.json`` as it is, empty where there is none or a damaged one."""
+    try:
+        return dict(json.loads((directory / "run.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
 
 
 def _short(value: Any) -> str:

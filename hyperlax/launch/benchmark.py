@@ -1,0 +1,459 @@
+"""A benchmark on disk: planned once, worked off by any number of processes, put together cell by cell.
+
+The unit of work is the lanes of one program: a sweep of its samples, in a directory of its own, which any process may
+take that finds it neither done nor locked, and which goes on where a killed process left it. Lanes compute what they
+would alone, so that a cell's units put together are the cell's sweep.
+
+=================================  ======================================================================
+file                               content
+=================================  ======================================================================
+``benchmark.json``                 the suite, the plan, what was skipped and why
+``benchmark.csv``                  one row a cell
+``RECIPE/ENVIRONMENT/MODE/``       a run directory each, as of any sweep; while it is worked on, its units
+                                   below ``units/``
+=================================  ======================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import hyperlax
+from hyperlax import runs
+from hyperlax.analysis.plots import plot_sweep
+from hyperlax.analysis.statistics import interquartile_mean, with_interval
+from hyperlax.api import sweep
+from hyperlax.engine import devices
+from hyperlax.engine.plan import Plan, duration, in_bytes
+from hyperlax.engine.planner import Planner
+from hyperlax.engine.program import Task
+from hyperlax.engine.sweep import Sweep
+from hyperlax.environments import Environment
+from hyperlax.errors import RunFailed, UserError
+from hyperlax.launch.suite import Cell, Suite
+from hyperlax.recipes import Recipe, RunLength, get_recipe
+from hyperlax.results import resume as resuming
+from hyperlax.results.lock import BusyDirectory, DirectoryLock
+from hyperlax.results.reader import Run, load_run
+from hyperlax.results.storage import TextTable, read_text, write_atomic
+from hyperlax.results.writer import TABLE_KEYS, RunWriter
+from hyperlax.spaces.files import Sample
+from hyperlax.spaces.hyperparameters import flatten
+from hyperlax.spaces.samplers import draw
+
+log = logging.getLogger(__name__)
+
+PLAN, TABLE, FAILURE = "benchmark.json", "benchmark.csv", "failed.json"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The lanes of one program.
+
+    Attributes:
+        cell: whose.
+        folder: where it is worked on.
+        samples: ids.
+        seconds: estimated.
+        memory: bytes, estimated.
+    """
+
+    cell: Cell
+    folder: Path
+    samples: tuple[int, ...]
+    seconds: float
+    memory: int
+
+    def run(self) -> Run | None:
+        """Returns its results as far as they are."""
+        try:
+            return load_run(self.folder)
+        except UserError:
+            return None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all of it has been trained."""
+        run = self.run()
+        return run is not None and run.info["state"] == "finished"
+
+    @property
+    def failure(self) -> str | None:
+        """Why it could not be trained; None if it may still be."""
+        try:
+            return str(json.loads((self.folder / FAILURE).read_text(encoding="utf-8"))["message"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+
+class Benchmark:
+    """A benchmark in a directory.
+
+    Args:
+        root: its directory.
+        suite: what it consists of.
+        units: of each cell.
+        skipped: pairs that cannot be, and why.
+    """
+
+    def __init__(self, root: Path, suite: Suite, units: Mapping[Cell, list[Unit]], skipped: Mapping[Cell, str]) -> None:
+        self.root, self.suite, self.units, self.skipped = root, suite, dict(units), dict(skipped)
+
+    # --- the plan ----------------------------------------------------------------------------------
+
+    @classmethod
+    def planned(cls, root: Path, suite: Suite) -> Benchmark:
+        """Returns a benchmark that is not on disk yet."""
+        cells, skipped = suite.cells()
+        if not cells:
+            raise UserError(f"nothing can be run: {next(iter(skipped.values()))}")
+        units = {}
+        for cell in cells:
+            plan = sweep(**_arguments(suite, cell), num_samples=suite.num_samples_per_run, dry_run=True)
+            assert isinstance(plan, Plan)
+            units[cell] = [
+                Unit(
+                    cell,
+                    root / cell.folder / "units" / f"{number:03d}",
+                    tuple(sorted({task.sample_id for task in program.real_tasks})),
+                    program.total_seconds,
+                    program.memory,
+                )
+                for number, program in enumerate(plan.programs)
+            ]
+        return cls(root, suite, units, skipped)
+
+    @classmethod
+    def opened(cls, root: Path) -> Benchmark:
+        """Returns the benchmark in a directory.
+
+        Raises:
+            UserError: there is none, or by other code.
+        """
+        try:
+            content = json.loads((root / PLAN).read_text(encoding="utf-8"))
+            suite = Suite(**content["suite"])
+            cells = [Cell(*entry["cell"]) for entry in content["cells"]]
+            units = {
+                cell: [
+                    Unit(cell, root / unit["folder"], tuple(unit["samples"]), unit["seconds"], unit["memory"])
+                    for unit in entry["units"]
+                ]
+                for cell, entry in zip(cells, content["cells"], strict=True)
+            }
+            skipped = {Cell(*entry["cell"]): entry["why"] for entry in content["skipped"]}
+            code = content["code"]
+        except FileNotFoundError:
+            raise UserError(f"'{root}': no benchmark in it (no {PLAN})") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"'{root / PLAN}': damaged: {error}") from None
+        if code != _code():
+            raise UserError(f"'{root}': begun by other code: {code} there, {_code()} here")
+        return cls(root, suite, units, skipped)
+
+    def save(self) -> None:
+        """Writes the plan."""
+        content = {
+            "suite": asdict(self.suite),
+            "code": _code(),
+            "cells": [
+                {
+                    "cell": list(vars(cell).values()),
+                    "units": [
+                        {
+                            "folder": os.fspath(unit.folder.relative_to(self.root)),
+                            "samples": unit.samples,
+                            "seconds": round(unit.seconds, 1),
+                            "memory": unit.memory,
+                        }
+                        for unit in units
+                    ],
+                }
+                for cell, units in self.units.items()
+            ],
+            "skipped": [{"cell": list(vars(cell).values()), "why": why} for cell, why in self.skipped.items()],
+        }
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.root / PLAN, (json.dumps(content, indent=2) + "\n").encode())
+
+    def describe(self) -> str:
+        """Returns the plan as a table in plain text."""
+        width = max(len(str(cell)) for cell in self.units)
+        lines = [f"{'cell':<{width}} {'samples':>7} {'programs':>8} {'memory':>10} {'time':>8}"]
+        for cell, units in self.units.items():
+            samples, memory = sum(len(unit.samples) for unit in units), max(unit.memory for unit in units)
+            time = duration(sum(unit.seconds for unit in units))
+            lines.append(f"{cell!s:<{width}} {samples:>7} {len(units):>8} {in_bytes(memory):>10} {time:>8}")
+        lines += [f"skipped: {cell}: {why}" for cell, why in self.skipped.items()]
+        units = [unit for units in self.units.values() for unit in units]
+        total = duration(sum(unit.seconds for unit in units))
+        lines.append(f"{len(self.units)} cells, {len(units)} programs; estimated {total} on a machine like this one")
+        return "\n".join(lines)
+
+    # --- the work ----------------------------------------------------------------------------------
+
+    def work(self, progress: bool = True) -> None:
+        """Works off every unit that no other process has taken, and puts together the cells that are complete."""
+        for unit in self._open_units():
+            self._run(unit, progress)
+            self.finish(unit.cell)
+        for cell in self.units:
+            self.finish(cell)
+
+    def _open_units(self) -> Iterator[Unit]:
+        """Yields units that are neither done nor have failed, the longest first."""
+        for unit in sorted((unit for units in self.units.values() for unit in units), key=lambda unit: -unit.seconds):
+            if not self.is_finished(unit.cell) and not unit.is_done and unit.failure is None:
+                yield unit
+
+    def _run(self, unit: Unit, progress: bool) -> None:
+        """Trains a unit unless another process is at it; what fails costs no other unit its results."""
+        if progress:
+            print(f"{unit.cell}: {len(unit.samples)} configurations", file=sys.stderr, flush=True)
+        unit.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with DirectoryLock(unit.folder):
+                arguments = _arguments(self.suite, unit.cell) | {"overrides": None}
+                samples = self._samples(unit.cell)
+                sweep(
+                    **arguments,
+                    samples=[samples[sample_id] for sample_id in unit.samples],
+                    output_root=unit.folder,
+                    winner_seeds=0,
+                    plot=False,
+                    progress=progress,
+                    resume=True,
+                )
+        except BusyDirectory:
+            log.info("%s: another process is at it", unit.folder)
+        except Exception as error:
+            message = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            log.warning("%s failed, the others go on: %s", unit.cell, message)
+            log.info("the failure", exc_info=True)
+            write_atomic(unit.folder / FAILURE, json.dumps({"message": message}).encode())
+
+    def _samples(self, cell: Cell) -> dict[int, Sample]:
+        """Returns a cell's samples by id, as its sweep would draw them."""
+        suite, recipe = self.suite, get_recipe(cell.recipe)
+        fixed = suite.overrides(cell.recipe)
+        space = {name: distribution for name, distribution in recipe.space.items() if name not in fixed}
+        drawn = draw(space, suite.num_samples_per_run, suite.sampling_method, suite.seed)
+        return {sample.sample_id: Sample(sample.sample_id, {**sample.values, **fixed}) for sample in drawn}
+
+    # --- the results -------------------------------------------------------------------------------
+
+    def is_finished(self, cell: Cell) -> bool:
+        """Returns whether a cell has been put together."""
+        return self._state(cell) == "finished"
+
+    def _state(self, cell: Cell) -> str | None:
+        return resuming.read_info(self.root / cell.folder).get("state")
+
+    def finish(self, cell: Cell) -> None:
+        """Puts a cell together if all its units have ended, unless another process does.
+
+        If some have failed it is put together without them, and they are kept to be tried again.
+        """
+        units = self.units[cell]
+        if self.is_finished(cell) or not all(unit.is_done or unit.failure is not None for unit in units):
+            return
+        folder = self.root / cell.folder
+        try:
+            with DirectoryLock(folder):
+                if not self.is_finished(cell):
+                    self._put_together(cell, folder)
+        except BusyDirectory:
+            return
+        if self.is_finished(cell):
+            shutil.rmtree(folder / "units", ignore_errors=True)
+
+    def _put_together(self, cell: Cell, folder: Path) -> None:
+        units = [(unit, unit.run()) for unit in self.units[cell]]
+        there = [run for _, run in units if run is not None]
+        if not there:
+            return
+        for name, key in TABLE_KEYS.items():
+            tables = [read_text(run.path / f"{name}.csv", key) for run in there]
+            rows = {k: row for table in tables for k, row in table.rows.items()}
+            header = next((table.header for table in tables if table.header), [])
+            if header:
+                TextTable(header, dict(sorted(rows.items())), 0).write(folder / f"{name}.csv")
+        for run in there:
+            for policy in run.path.glob("policies/*.npz"):
+                (folder / "policies").mkdir(exist_ok=True)
+                shutil.copy(policy, folder / "policies" / policy.name)
+        info = {key: value for key, value in there[0].info.items() if key not in ("state", "winner", "request")}
+        info |= {
+            "programs": [program for run in there for program in run.info["programs"]],
+            "seconds": round(sum(run.info.get("seconds") or 0.0 for run in there), 2),
+            "failures": [unit.failure for unit, _ in units if unit.failure is not None],
+            "mode": cell.mode,
+        }
+        recipe, env, length = self._resolved(cell)
+        defaults = recipe.defaults_for(env.name)
+        configured = {i: runs.configured(defaults, s.values, env) for i, s in self._samples(cell).items()}
+        samples = [Sample(i, flatten(hyperparams)) for i, hyperparams in configured.items()]
+
+        def retrained(sample_id: int, count: int) -> np.ndarray:
+            tasks = [Task(sample_id, seed, configured[sample_id]) for seed in range(length.num_seeds)]
+            return _on_fresh_seeds(tasks, env, length, self.suite.seed, count)
+
+        with RunWriter(folder, info, samples, range(length.num_seeds)) as writer:
+            if info["failures"]:
+                writer.close("failed")
+            else:
+                writer.update_info(winner=runs.winner(folder, length.num_seeds, retrained))
+        run = load_run(folder)
+        if run.summary["final_return"].notna().any():
+            plot_sweep(run, folder / "sweep.png")
+
+    def _resolved(self, cell: Cell) -> tuple[Recipe, Environment, RunLength]:
+        suite = self.suite
+        return runs.resolved(cell.recipe, cell.env, suite.run_length_modifier, suite.seed, None, **suite.evaluation())
+
+    def table(self) -> pd.DataFrame:
+        """Returns a row a cell that has been put together, and writes them all to ``benchmark.csv``.
+
+        The interquartile mean is of the final returns of all configurations, those without a return counting as the
+        worst; its 95% interval is a bootstrap's over configurations.
+        """
+        rows = []
+        for cell in self.units:
+            if self._state(cell) not in ("finished", "failed"):
+                continue
+            run = load_run(self.root / cell.folder)
+            returns = run.summary["final_return"]
+            winner = run.info.get("winner") or {}
+            counted = returns.fillna(returns.min()).to_numpy(float)[:, None]
+            row = {
+                "recipe": cell.recipe, "environment": cell.env, "mode": cell.mode, "samples": len(run.summary),
+                "completed": int((run.summary["status"] == "COMPLETED").sum()), "best": returns.max(),
+                "fresh_seeds": winner.get("fresh_seeds_final_return"), "median": returns.median(),
+            }  # fmt: skip
+            if returns.notna().any():
+                middle = with_interval(counted, interquartile_mean)
+                row |= {"iqm": middle.value, "iqm_low": middle.low, "iqm_high": middle.high}
+            rows.append(row | {"seconds": run.info["seconds"]})
+        table = pd.DataFrame(rows)
+        if rows:
+            text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+            write_atomic(self.root / TABLE, text.encode())
+        return table
+
+    def failures(self) -> dict[Cell, str]:
+        """Returns the cells of which something could not be trained, and why."""
+        found = {}
+        for cell in self.units:
+            messages = [unit.failure for unit in self.units[cell] if unit.failure is not None]
+            if messages:
+                found[cell] = messages[0]
+        return found
+
+    def unfinished(self) -> list[Cell]:
+        """Returns the cells that have not been put together."""
+        return [cell for cell in self.units if not self.is_finished(cell)]
+
+    def retry(self) -> None:
+        """Lets units that have failed be tried again."""
+        for unit in (unit for units in self.units.values() for unit in units):
+            (unit.folder / FAILURE).unlink(missing_ok=True)
+
+
+def run_benchmark(
+    suite: Suite,
+    output_root: str | os.PathLike[str],
+    *,
+    launcher: Callable[[Path], None] | None = None,
+    dry_run: bool = False,
+    resume: bool = False,
+    progress: bool = True,
+) -> Benchmark:
+    """Runs a benchmark, or what is left of it.
+
+    Args:
+        suite: what it consists of.
+        output_root: its directory.
+        launcher: has the benchmark in a directory worked off; by default this process does it.
+        dry_run: nothing is trained and nothing written.
+        resume: go on with what is there; begin where there is nothing.
+        progress: show how far it is, on standard error.
+
+    Raises:
+        UserError: the directory holds a benchmark already, or another one.
+        RunFailed: part of it failed; raised after all else has run.
+    """
+    root = Path(output_root)
+    exists = (root / PLAN).exists()
+    if exists and not resume and not dry_run:
+        raise UserError(f"--output-root '{root}' holds a benchmark: --resume True goes on with it; or give another")
+    if exists and not dry_run:
+        benchmark = Benchmark.opened(root)
+        there, here = (json.loads(json.dumps(asdict(s))) for s in (benchmark.suite, suite))
+        if different := resuming.differences(there, here):
+            raise UserError(f"--output-root '{root}' holds another benchmark: {'; '.join(different)}")
+        benchmark.retry()
+    else:
+        benchmark = Benchmark.planned(root, suite)
+        if dry_run:
+            return benchmark
+        benchmark.save()
+    log.info("the plan:\n%s", benchmark.describe())
+    if launcher is None:
+        benchmark.work(progress)
+    else:
+        launcher(root)
+    benchmark.table()
+    failures = benchmark.failures()
+    if failures:
+        cell, why = next(iter(failures.items()))
+        raise RunFailed(f"{len(failures)} of {len(benchmark.units)} cells failed in part; {cell}: {why}; see {root}")
+    return benchmark
+
+
+def work(root: str | os.PathLike[str], progress: bool = False) -> None:
+    """Works off what is left of the benchmark in a directory; any number of processes may do so at a time."""
+    Benchmark.opened(Path(root)).work(progress)
+
+
+def _arguments(suite: Suite, cell: Cell) -> dict[str, Any]:
+    """Returns what a cell's sweeps have in common."""
+    return {
+        "recipe": cell.recipe,
+        "env": cell.env,
+        "overrides": suite.overrides(cell.recipe),
+        "sampling_method": suite.sampling_method,
+        "seed": suite.seed,
+        "run_length": suite.run_length_modifier,
+        "sequential": cell.mode == "sequential",
+        **suite.evaluation(),
+    }
+
+
+def _on_fresh_seeds(tasks: list[Task], env: Environment, length: RunLength, seed: int, count: int) -> np.ndarray:
+    """Returns the returns of a sample on seeds beyond those of its tasks."""
+    mesh = devices.local_mesh(None, count)
+
+    def planned(memory: int) -> tuple[Plan, Planner]:
+        evaluations = length.num_evaluations, length.num_eval_episodes
+        machine = runs.machine_of(mesh)
+        planner = Planner(env, length.total_timesteps, mesh.size, machine, memory, None, *evaluations)
+        return planner.batched(tasks), planner
+
+    plan, planner = runs.planned_within(None, mesh, planned)
+    job = Sweep(env, length, planner, plan, mesh, seed, save_policies=False)
+    return job.repeat_on_fresh_seeds(tasks[0].sample_id, count)
+
+
+def _code() -> str:
+    return f"hyperlax {hyperlax.__version__} {resuming.code_digest()}"

@@ -1,0 +1,170 @@
+"""Benchmarks: the grid, what a cell is, units that are killed, fail or are shared."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import hyperlax
+from hyperlax.cli import main
+from hyperlax.errors import RunFailed, UserError
+from hyperlax.launch import benchmark as launched
+from hyperlax.launch.benchmark import Benchmark, run_benchmark, work
+from hyperlax.launch.suite import Suite, load_suite, make_suite
+
+FIXED = {"total_num_envs": 4, "rollout_length": 16, "epochs": 1}
+SMALL = dict(
+    num_samples_per_run=3, run_length_modifier=1024, num_seeds=2, num_evaluations=2, num_eval_episodes=2, set=FIXED
+)
+SUITE = Suite(algos=("ppo_mlp",), envs=("gymnax.cartpole",), **SMALL)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return run_benchmark(SUITE, tmp_path_factory.mktemp("whole") / "bench", progress=False)
+
+
+def cell_of(benchmark):
+    (cell,) = benchmark.units
+    return hyperlax.load_run(benchmark.root / cell.folder)
+
+
+def test_a_cell_is_the_sweep_of_its_samples(whole, tmp_path):
+    run = cell_of(whole)
+    alone = hyperlax.sweep(
+        "ppo_mlp", "gymnax.cartpole", num_samples=3, overrides=FIXED, run_length=1024, num_seeds=2, num_evaluations=2,
+        num_eval_episodes=2, output_root=tmp_path, plot=False, progress=False,
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(run.samples, alone.samples)
+    wall = ["wall_seconds", "wall_seconds_start", "wall_seconds_end", "lane", "program"]
+    for name in ("evaluations", "lanes"):
+        one, other = (getattr(r, name).drop(columns=wall, errors="ignore") for r in (run, alone))
+        pd.testing.assert_frame_equal(one, other)
+    assert run.info["winner"] == alone.info["winner"]
+    assert len(list((run.path / "policies").iterdir())) == 6
+    assert {path.name for path in run.path.iterdir()} >= {"sweep.png", "summary.csv", "metrics.csv"}
+    assert not (run.path / "units").exists()
+    table = pd.read_csv(whole.root / "benchmark.csv")
+    assert table.loc[0, "best"] == pytest.approx(run.summary["final_return"].max())
+
+
+def test_a_benchmark_that_was_stopped_goes_on_and_another_is_refused(whole, tmp_path, monkeypatch):
+    root, real = tmp_path / "bench", launched.sweep
+
+    def stopped(*args, **kwargs):
+        if kwargs.get("dry_run"):
+            return real(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launched, "sweep", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(SUITE, root, resume=True, progress=False)
+    monkeypatch.setattr(launched, "sweep", real)
+    with pytest.raises(UserError, match="holds a benchmark: --resume True goes on"):
+        run_benchmark(SUITE, root, progress=False)
+    with pytest.raises(UserError, match="holds another benchmark: num_seeds 2 there, 1 here"):
+        run_benchmark(Suite(("ppo_mlp",), ("gymnax.cartpole",), **SMALL | {"num_seeds": 1}), root, resume=True)
+    again = run_benchmark(SUITE, root, resume=True, progress=False)
+    np.testing.assert_array_equal(cell_of(again).summary["final_return"], cell_of(whole).summary["final_return"])
+    before = (root / "benchmark.json").read_text()
+    monkeypatch.setattr(launched, "sweep", stopped)  # nothing is left to train
+    assert run_benchmark(SUITE, root, resume=True, progress=False).unfinished() == []
+    assert (root / "benchmark.json").read_text() == before
+
+
+def test_several_processes_take_units_in_turn_and_none_twice(tmp_path, monkeypatch):
+    root, taken, real = tmp_path / "bench", [], launched.sweep
+    suite = Suite(("ppo_mlp", "pqn_mlp"), ("gymnax.cartpole",), **SMALL | {"num_seeds": 1})
+    Benchmark.planned(root, suite).save()
+
+    def counted(*args, **kwargs):
+        taken.append((kwargs["recipe"], tuple(sample.sample_id for sample in kwargs["samples"])))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(launched, "sweep", counted)
+    workers = [threading.Thread(target=work, args=(root,)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    work(root)  # whoever ended first may have left the other's cell for the end
+    done = Benchmark.opened(root)
+    assert done.unfinished() == [] and sorted(taken) == sorted(set(taken))
+    assert {recipe for recipe, _ in taken} == {"ppo_mlp", "pqn_mlp"}
+
+
+def test_what_fails_costs_no_other_cell_its_results(tmp_path, monkeypatch):
+    suite = Suite(("ppo_mlp", "pqn_mlp"), ("gymnax.cartpole",), **SMALL | {"num_seeds": 1})
+    real = launched.sweep
+
+    def failing(*args, **kwargs):
+        if kwargs["recipe"] == "pqn_mlp" and not kwargs.get("dry_run"):
+            raise RuntimeError("out of luck")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(launched, "sweep", failing)
+    with pytest.raises(RunFailed, match=r"1 of 2 cells failed in part; pqn_mlp on gymnax.cartpole, batched: .*luck"):
+        run_benchmark(suite, tmp_path / "bench", progress=False)
+    assert len(pd.read_csv(tmp_path / "bench" / "benchmark.csv")) == 1
+    monkeypatch.setattr(launched, "sweep", real)
+    assert run_benchmark(suite, tmp_path / "bench", resume=True, progress=False).unfinished() == []
+
+
+def test_the_published_command_plans(tmp_path, capsys):
+    recipes = [f"benchmarked.01_static_qmc_sampling_S64.{a}_{n}" for a in ("dqn", "sac") for n in ("mlp", "tmlp")]
+    words = ["run-benchmark", "--algos", *recipes, "--envs", "gymnax.cartpole", "gymnax.pendulum"]
+    words += ["--num-samples-per-run", "4", "--sweep-modes", "sequential", "--run-length-modifier", "long"]
+    words += ["--sampling-method", "qmc_sobol", "--output-root", str(tmp_path / "bench"), "--dry-run"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("skipped: ") for line in lines) == 2 and "6 cells" in lines[-1]
+    assert not (tmp_path / "bench").exists()
+
+
+def test_suites_are_files_and_options_replace_their_entries():
+    suite = make_suite("ppo_mlp_vs_drpqc", num_samples_per_run=5, num_seeds=None)
+    assert suite.algos[1].endswith("ppo_drpqc") and suite.num_samples_per_run == 5 and suite.num_seeds == 2
+    for name in ("ppo_mlp_vs_drpqc", "published"):
+        cells, _ = Suite(**load_suite(name)).cells() if name != "published" else ([1], {})
+        assert cells
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "nothing to run: give --algos, or a suite with --base-config"),
+        (["--base-config", "ppo_mlp_vs_drpq"], "unknown suite 'ppo_mlp_vs_drpq': did you mean ppo_mlp_vs_drpqc?"),
+        (["--algos", "ppo_mpl", "--envs", "gymnax.cartpole"], "unknown recipe 'ppo_mpl'"),
+        (["--algos", "ppo_mlp", "--envs", "gymnax.cartpol"], "unknown environment 'gymnax.cartpol'"),
+        (["--algos", "ppo_mlp", "--envs", "gymnax.cartpole", "--sweep-modes", "batch"], "unknown sweep mode 'batch'"),
+        (["--algos", "dqn_mlp", "--envs", "gymnax.pendulum"], "nothing can be run: dqn cannot take the continuous"),
+        (["--algos", "ppo_mlp", "--envs", "gymnax.cartpole", "--set", "gama=1"], "unknown hyperparameter 'gama'"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, tmp_path, words, message):
+    assert main(["run-benchmark", *words, "--output-root", str(tmp_path / "bench")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not (tmp_path / "bench").exists()
+
+
+def test_a_file_with_an_unknown_entry_or_a_wrong_value_is_refused(tmp_path):
+    file = tmp_path / "mine.toml"
+    for text, message in (
+        ('algoz = ["ppo_mlp"]', "unknown entry of .* 'algoz': did you mean algos?"),
+        ("algos = [", "mine.toml: Invalid"),
+        ('algos = "ppo_mlp"\nenvs = ["gymnax.cartpole"]', "algos 'ppo_mlp': accepted is a list of names"),
+        ('algos = ["ppo_mlp"]\nenvs = ["gymnax.cartpole"]\nseed = -1', "seed -1: accepted is a whole number"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            make_suite(str(file))
+
+
+def test_a_damaged_plan_is_named(whole, tmp_path):
+    (tmp_path / "benchmark.json").write_text(json.dumps({"suite": {}}))
+    with pytest.raises(UserError, match=r"benchmark.json': damaged"):
+        Benchmark.opened(tmp_path)
