@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import gammaln
+from scipy.stats import rankdata
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -46,6 +47,11 @@ def mean(scores: np.ndarray) -> np.ndarray:
 def median(scores: np.ndarray) -> np.ndarray:
     """Returns the median over tasks of the means over runs."""
     return np.median(scores.mean(axis=-2), axis=-1)
+
+
+def median_of_runs(scores: np.ndarray) -> np.ndarray:
+    """Returns the median of all runs of all tasks."""
+    return np.median(scores, axis=(-2, -1))
 
 
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:
@@ -157,6 +163,27 @@ def _order_weights(n: int) -> np.ndarray:
 def _log_choose(n: np.ndarray, k: np.ndarray) -> np.ndarray:
     inside = np.maximum(n - k, 0)
     return gammaln(n + 1) - gammaln(k + 1) - gammaln(inside + 1)
+
+
+# --- one hyperparameter ---------------------------------------------------------------------------------
+
+
+def rank_correlation(
+    x: np.ndarray, y: np.ndarray, resamples: int = RESAMPLES, confidence: float = CONFIDENCE, seed: int = 0
+) -> Estimate:
+    """Returns Spearman's ρ with its bootstrap interval over pairs; NaN of a constant."""
+    drawn = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
+    correlations = _spearman(x[drawn], y[drawn])
+    finite = correlations[np.isfinite(correlations)]
+    return _estimate(_spearman(x[None], y[None])[0], finite if finite.size else np.array([np.nan]), confidence)
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Returns the rank correlations of rows."""
+    a, b = (rankdata(values, axis=1) for values in (x, y))
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        return (a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1))
 
 
 # --- sensitivities --------------------------------------------------------------------------------------

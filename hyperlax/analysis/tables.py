@@ -59,6 +59,18 @@ def benchmark_table(cells: pd.DataFrame) -> Table:
     return table
 
 
+def families_table(aggregates: pd.DataFrame) -> Table:
+    """Returns what :func:`hyperlax.analysis.comparison.aggregates` does as a rich table."""
+    table = Table(title="Final returns, 95% intervals", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in ("environment", "family", "configurations", "IQM", "median", "best"):
+        table.add_column(header, justify="left" if header in ("environment", "family") else "right")
+    for row in aggregates.to_dict("records"):
+        spread = [f"{short(row[n])} ({short(row[f'{n}_low'])} … {short(row[f'{n}_high'])})" for n in ("iqm", "median")]
+        names = (row["environment"], row["family"], str(row["configurations"]))
+        table.add_row(*names, *spread, short(row["best"]))
+    return table
+
+
 def important_hyperparameters(summary: pd.DataFrame, names: list[str]) -> list[tuple[str, float]]:
     """Returns the hyperparameters that vary, the most important first, each with its importance.
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from hyperlax import __version__
-from hyperlax.cli import arguments, benchmark, catalogue, circuits, ensembles, options, samples, search, train
+from hyperlax.cli import arguments, benchmark, catalogue, circuits, ensembles, options, plots, samples, search, train
 from hyperlax.cli.doctor import doctor
 from hyperlax.errors import RunFailed, UserError
 
@@ -42,6 +42,7 @@ app.command("run-single-hp")(train.run_single_hp)
 app.command("sweep-hp-samples")(train.sweep_hp_samples)
 app.command("optuna-hp-search")(search.optuna_hp_search)
 app.command("run-benchmark")(benchmark.run_benchmark)
+app.command("plot-benchmark")(plots.plot_benchmark)
 app.command("generate-hp-samples")(samples.generate_hp_samples)
 app.command("circuit-gradients")(ensembles.circuit_gradients)
 app.command("circuit-expressibility")(ensembles.circuit_expressibility)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,6 +68,26 @@ def run_benchmark(
             "--resume/--no-resume", show_default=False, help="Go on with the benchmark in --output-root, or begin it."
         ),
     ] = False,
+    launcher: Annotated[
+        str,
+        typer.Option(
+            "--launcher",
+            metavar="local|slurm|ray",
+            help="Who works: this process, jobs of a SLURM cluster (by submitit), or Ray's workers.",
+        ),
+    ] = "local",
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, metavar="N", help="Jobs of SLURM, or workers of Ray.")
+    ] = 1,
+    launcher_options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--launcher-options",
+            metavar="KEY=VALUE …",
+            help="Of SLURM's jobs as sbatch has them (time=1440 cpus_per_task=8 partition=gpu), of Ray's workers "
+            "num_cpus and num_gpus.",
+        ),
+    ] = None,
     log_level: options.LogLevel = "WARNING",
     save_logs: options.SaveLogs = False,
 ) -> None:
@@ -79,7 +100,11 @@ def run_benchmark(
       hyperlax run-benchmark --base-config ppo_mlp_vs_drpqc
     """
     from hyperlax.launch import benchmark
+    from hyperlax.launch.launchers import check_launcher, launch
     from hyperlax.launch.suite import make_suite
+
+    check_launcher(launcher, workers)
+    settings = options.assignments("--launcher-options", launcher_options)
 
     keep_log = save_logs and not dry_run
     options.configure_logging(log_level, options.log_file(output_root, "run-benchmark") if keep_log else None)
@@ -97,7 +122,8 @@ def run_benchmark(
         seed=seed,
         set=options.overrides(set_),
     )
-    done: Any = benchmark.run_benchmark(suite, output_root, dry_run=dry_run, resume=resume)
+    others = None if launcher == "local" else partial(launch, launcher, workers=workers, settings=settings)
+    done: Any = benchmark.run_benchmark(suite, output_root, launcher=others, dry_run=dry_run, resume=resume)
     if dry_run:
         typer.echo(done.describe())
         return

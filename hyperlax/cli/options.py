@@ -213,15 +213,20 @@ def positive(option: str, value: float | None) -> float | None:
     return value
 
 
-def overrides(assignments: Iterable[str] | None) -> dict[str, str]:
+def overrides(words: Iterable[str] | None) -> dict[str, str]:
     """Returns the hyperparameters of ``name=value`` words; their declarations read the values."""
+    return assignments("--set", words, "gamma=0.97")
+
+
+def assignments(option: str, words: Iterable[str] | None, example: str = "time=60") -> dict[str, str]:
+    """Returns the names and values of ``name=value`` words."""
     values: dict[str, str] = {}
-    for assignment in assignments or ():
-        name, equals, text = assignment.partition("=")
+    for word in words or ():
+        name, equals, text = word.partition("=")
         if not (name and equals):
-            raise UserError(f"--set {assignment}: accepted is NAME=VALUE, for example gamma=0.97")
+            raise UserError(f"{option} {word}: accepted is NAME=VALUE, for example {example}")
         if name in values:
-            raise UserError(f"--set {assignment}: {name} is set twice")
+            raise UserError(f"{option} {word}: {name} is set twice")
         values[name] = text
     return values
 

@@ -1,0 +1,254 @@
+"""Pictures and tables that compare families of configurations: over the whole space, not for one lucky setting.
+
+Every picture is written as PNG, SVG and PDF with its numbers in a CSV beside it. Families are told apart by Okabe and
+Ito's colours and by line styles and markers, so that print and colour-blind readers lose nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hyperlax.analysis import statistics
+from hyperlax.analysis.collection import Entry, environments
+from hyperlax.analysis.plots import STYLE
+from hyperlax.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999999")
+LINES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+FORMATS = ("png", "svg", "pdf")
+_RESAMPLES = 1000
+
+Draw = Callable[["Axes", list[Entry], dict[str, dict[str, Any]]], list[dict[str, Any]]]
+
+
+def plot_comparison(entries: Sequence[Entry], folder: Path) -> dict[str, Path]:
+    """Draws everything that can be said of some families; returns the PNG of each picture by its title.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    pictures: dict[str, tuple[str, Draw, bool]] = {
+        "best_found_returns": ("Final returns of all configurations", draw_distributions, False),
+        "expected_best": ("What a search budget buys: expected best of k configurations", draw_expected_best, False),
+        "performance_profiles": ("Share of configurations above a return", draw_profiles, False),
+        "learning_curves": ("Learning curves: median and middle half of configurations", draw_curves, True),
+        "hyperparameters": ("Rank correlation with the final return", draw_importances, False),
+    }
+    drawn = {}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, (title, draw, needs_runs) in pictures.items():
+            some = [entry for entry in entries if entry.run is not None or not needs_runs]
+            if some:
+                drawn[title] = _figure(some, draw, title, folder / name)
+        aggregates(entries).to_csv(folder / "aggregates.csv", index=False, float_format="%.6g", lineterminator="\n")
+        improvements(entries).to_csv(folder / "improvement.csv", index=False, float_format="%.6g", lineterminator="\n")
+    except OSError as error:
+        raise UserError(f"'{folder}': cannot write there: {error.strerror}") from None
+    return drawn
+
+
+def aggregates(entries: Sequence[Entry]) -> pd.DataFrame:
+    """Returns a row a family and environment: robust means over its configurations, with 95% bootstrap intervals."""
+    rows = []
+    for entry in entries:
+        values = entry.returns[:, None]
+        row: dict[str, Any] = {
+            "environment": entry.environment,
+            "family": entry.family,
+            "configurations": len(entry.summary),
+            "completed": int((entry.summary["status"] == "COMPLETED").sum()),
+            "best": float(values.max()),
+        }
+        for name, statistic in (("iqm", statistics.interquartile_mean), ("median", statistics.median_of_runs)):
+            estimate = statistics.with_interval(values, statistic, _RESAMPLES)
+            value, low, high = map(float, estimate)
+            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values(["environment", "iqm"], ascending=[True, False], ignore_index=True)
+
+
+def improvements(entries: Sequence[Entry]) -> pd.DataFrame:
+    """Returns how likely a configuration of one family beats one of another, for each pair in an environment."""
+    columns = ["environment", "family", "other", "probability", "low", "high"]
+    rows = []
+    for environment, some in environments(entries).items():
+        for one, other in itertools.combinations(some, 2):
+            estimate = statistics.probability_of_improvement(one.returns[:, None], other.returns[:, None], _RESAMPLES)
+            values = [environment, one.family, other.family, *map(float, estimate)]
+            rows.append(dict(zip(columns, values, strict=True)))
+    return pd.DataFrame(rows, columns=columns)
+
+
+# --- pictures --------------------------------------------------------------------------------------
+
+
+def draw_distributions(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Draws every configuration's final return as a point, the quartiles as a box and the best as a large mark."""
+    rows = []
+    for place, entry in enumerate(entries):
+        style, values = styles[entry.family], np.sort(entry.returns)
+        aside = (np.arange(len(values)) * 0.618 % 1 - 0.5) * 0.55
+        axes.scatter(place + aside, values, s=9, color=style["color"], alpha=0.55, linewidths=0, zorder=2)
+        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+        axes.add_patch(_box(place, low, high))
+        axes.plot([place - 0.36, place + 0.36], [middle, middle], color="black", linewidth=1.4, zorder=4)
+        axes.scatter(
+            [place], [values[-1]], s=60, color=style["color"], marker=style["marker"], edgecolors="black", zorder=5
+        )
+        rows += [{"family": entry.family, "x": float(rank), "y": float(v)} for rank, v in enumerate(values, start=1)]
+    axes.set_xticks(range(len(entries)), [entry.family for entry in entries], rotation=25, ha="right")
+    axes.set_xlim(-0.6, len(entries) - 0.4)
+    axes.grid(visible=False, axis="x")
+    axes.set_ylabel("final return")
+    return rows
+
+
+def _box(place: float, low: float, high: float) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((place - 0.36, low), 0.72, high - low, fill=False, edgecolor="black", linewidth=0.9, zorder=3)
+
+
+def draw_expected_best(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Draws the expected best of k configurations with a 95% bootstrap band, as far as half of those there are."""
+    rows = []
+    for entry in entries:
+        estimate = statistics.expected_best(entry.returns, _RESAMPLES)
+        k = np.arange(1, max(2, len(entry.returns) // 2) + 1)
+        value, low, high = (part[: len(k)] for part in estimate)
+        _band(axes, k[: len(value)], value, low, high, styles[entry.family], entry.family)
+        rows += _rows(entry.family, k, value, low, high)
+    axes.set(xlabel="configurations tried", ylabel="expected best final return")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    return rows
+
+
+def draw_profiles(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Draws the share of configurations whose final return is above a threshold, with a 95% bootstrap band."""
+    rows = []
+    everything = np.concatenate([entry.returns for entry in entries])
+    thresholds = np.linspace(everything.min(), everything.max(), 101)
+    for entry in entries:
+        estimate = statistics.with_interval(
+            entry.returns[:, None], lambda scores: statistics.performance_profile(scores, thresholds), _RESAMPLES
+        )
+        _band(axes, thresholds, *estimate, styles[entry.family], entry.family)
+        rows += _rows(entry.family, thresholds, *estimate)
+    axes.set(xlabel="final return", ylabel="share of configurations above", ylim=(0, 1.02))
+    return rows
+
+
+def draw_curves(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Draws the median over configurations of their mean returns, and the band of their middle half."""
+    rows = []
+    for entry in entries:
+        assert entry.run is not None
+        evaluations = entry.run.evaluations.dropna(subset=["mean_return"])
+        means = evaluations.groupby(["grid_step", "sample_id"])["mean_return"].mean().unstack()
+        steps, values = means.index.to_numpy(float), means.to_numpy(float)
+        low, middle, high = np.nanquantile(values, [0.25, 0.5, 0.75], axis=1)
+        _band(axes, steps, middle, low, high, styles[entry.family], entry.family)
+        rows += _rows(entry.family, steps, middle, low, high)
+    axes.set(xlabel="environment steps", ylabel="mean evaluation return")
+    axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
+    return rows
+
+
+def draw_importances(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Draws, for numeric hyperparameters, Spearman's ρ with the final return and its 95% bootstrap interval."""
+    from hyperlax.analysis.tables import is_numeric, label_of
+
+    rows: list[dict[str, Any]] = []
+    for entry in entries:
+        for name in entry.hyperparameters:
+            column = entry.summary[name]
+            if is_numeric(column) and column.nunique() > 1:
+                rho, low, high = (float(x) for x in statistics.rank_correlation(column.to_numpy(float), entry.returns))
+                rows.append({"family": entry.family, "x": name, "y": rho, "low": low, "high": high})
+    strongest = pd.DataFrame(rows, columns=["family", "x", "y", "low", "high"])
+    order = strongest.groupby("x")["y"].agg(lambda y: y.abs().max()).sort_values(ascending=False).index[:12]
+    width = 0.8 / max(1, len(entries))
+    for number, entry in enumerate(entries):
+        own = strongest[strongest["family"] == entry.family].set_index("x")
+        shown = [name for name in order if name in own.index]
+        places = np.array([list(order).index(name) for name in shown]) + (number - (len(entries) - 1) / 2) * width
+        style = styles[entry.family]
+        values = own.loc[shown]
+        errors = np.abs(values[["low", "high"]].to_numpy().T - values["y"].to_numpy())
+        axes.errorbar(
+            values["y"], places, xerr=errors, fmt=style["marker"], color=style["color"], label=entry.family,
+            markersize=4, elinewidth=1, linestyle="none",
+        )  # fmt: skip
+    axes.set_yticks(range(len(order)), [label_of(str(name)) for name in order])
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set(xlabel="rank correlation with the final return")
+    return rows
+
+
+# --- how they are drawn --------------------------------------------------------------------------
+
+
+def _figure(entries: Sequence[Entry], draw: Draw, title: str, stem: Path) -> Path:
+    """Draws a panel an environment and writes the picture in all formats, with its numbers."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = environments(entries)
+    families = sorted({entry.family for entry in entries})
+    styles = {
+        family: {
+            "color": COLOURS[i % len(COLOURS)],
+            # Shifted after each round of the colours: no two families look alike.
+            "linestyle": LINES[(i + i // len(COLOURS)) % len(LINES)],
+            "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
+        }
+        for i, family in enumerate(families)
+    }
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    rows = []
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "hyperlax"}):
+        figure = Figure(figsize=(1.2 + 4.2 * columns, 0.9 + 3.4 * lines), layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(lines, columns, squeeze=False).flatten()
+        for axes, (environment, some) in zip(grid, panels.items(), strict=False):
+            rows += [{"environment": environment, **row} for row in draw(axes, some, styles)]
+            axes.set_title(environment)
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        handles = {h[1]: h[0] for axes in grid for h in zip(*axes.get_legend_handles_labels(), strict=True)}
+        if handles:
+            figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+        for kind in FORMATS:
+            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
+            figure.savefig(stem.with_suffix(f".{kind}"), dpi=160, metadata=metadata)
+    pd.DataFrame(rows).to_csv(stem.with_suffix(".csv"), index=False, float_format="%.6g", lineterminator="\n")
+    return stem.with_suffix(".png")
+
+
+def _band(
+    axes: Axes, x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray, style: dict[str, Any], label: str
+) -> None:
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    axes.plot(x, y, color=style["color"], linestyle=style["linestyle"], linewidth=1.6, label=label)
+
+
+def _rows(family: str, x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[dict[str, Any]]:
+    names = ("x", "y", "low", "high")
+    points = np.stack([x, y, low, high], axis=1).tolist()
+    return [{"family": family, **dict(zip(names, point, strict=True))} for point in points]

@@ -1,0 +1,54 @@
+"""The command that draws what came of benchmarks, sweeps and searches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hyperlax.cli import options
+
+
+def plot_benchmark(
+    results: Annotated[
+        list[Path],
+        typer.Option(
+            "--results-dir-to-plot",
+            "--results",
+            metavar="PATH …",
+            help="What is compared: benchmarks, run directories, folders above them, published summary tables.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="DIR", help="Where pictures go; plots/ in the first path by default."),
+    ] = None,
+    log_level: options.LogLevel = "WARNING",
+) -> None:
+    """Draw and tabulate results, ours and published ones side by side.
+
+    Distributions of final returns, what a search budget buys, performance profiles, learning curves and
+    hyperparameters, as PNG, SVG and PDF with their numbers as CSV, and all of it in one report.html.
+
+    \b
+    Example:
+      hyperlax plot-benchmark --results-dir-to-plot ./results_bench
+    """
+    options.configure_logging(log_level)
+    from rich.console import Console
+
+    from hyperlax.analysis.collection import collect
+    from hyperlax.analysis.comparison import aggregates, plot_comparison
+    from hyperlax.analysis.report import write_report
+    from hyperlax.analysis.tables import families_table
+
+    entries = collect(results)
+    first = results[0]
+    folder = output if output is not None else (first if first.is_dir() else first.parent) / "plots"
+    pictures = plot_comparison(entries, folder)
+    report = write_report(entries, pictures, folder / "report.html", f"Results of {', '.join(map(str, results))}")
+    Console(highlight=False).print(families_table(aggregates(entries)))
+    for picture in pictures.values():
+        typer.echo(f"picture  {picture}")
+    typer.echo(f"report   {report}")

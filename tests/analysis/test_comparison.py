@@ -1,0 +1,156 @@
+"""Families side by side: what is collected, drawn, tabulated and told in one file."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hyperlax.analysis.collection import collect
+from hyperlax.analysis.comparison import aggregates, improvements, plot_comparison
+from hyperlax.analysis.report import write_report
+from hyperlax.cli import main
+from hyperlax.errors import UserError
+from hyperlax.results import RunWriter
+from hyperlax.spaces.files import Sample
+
+
+def make(folder, algorithm, level, count=12, environment="gymnax.cartpole", mode="batched"):
+    """A run whose final returns are level, level + 1, …; the last sample diverges before its first evaluation."""
+    rng = np.random.default_rng(abs(level))
+    samples = [Sample(i, {"lr": float(10 ** rng.uniform(-4, -1)), "layers": (32, 32)}) for i in range(count)]
+    info = {
+        "algorithm": algorithm, "network": "mlp", "recipe": f"{algorithm}_mlp", "mode": mode,
+        "environment": environment, "budget_steps": 20, "versions": {"jax": "1"}, "command": "hyperlax <sweep> & more",
+    }  # fmt: skip
+    with RunWriter(folder, info, samples, [0, 1]) as writer:
+        for i in range(count):
+            for seed in (0, 1):
+                if i + 1 < count:
+                    key = {"sample_id": i, "seed": seed}
+                    writer.evaluations([{**key, "grid_step": s, "mean_return": level + i * s / 20} for s in (10, 20)])
+                writer.lane_finished(i, seed, "COMPLETED" if i + 1 < count else "DIVERGED", 20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bench")
+    make(root / "ppo_mlp" / "gymnax_cartpole" / "batched", "ppo", 10)
+    make(root / "pqn_mlp" / "gymnax_cartpole" / "batched", "pqn", 40)
+    make(root / "ppo_mlp" / "gymnax_cartpole" / "sequential", "ppo", 10, mode="sequential")
+    make(root / "ppo_mlp" / "gymnax_pendulum" / "batched", "ppo", -100, environment="gymnax.pendulum")
+    return root
+
+
+def published(folder):
+    file = folder / "gymnax.cartpole_dqn-mlp_summary.csv"
+    rows = {"hp id": range(8), "peak return": range(8), "final return": [*range(7), ""], "critic lr": 1e-3}
+    pd.DataFrame(rows).assign(**{"sample id": range(8)}).to_csv(file, index=False)
+    return file
+
+
+def test_runs_trees_and_published_tables_are_collected_alike(tree, tmp_path):
+    entries = collect([tree, published(tmp_path)])
+    assert {(e.family, e.environment) for e in entries} == {
+        ("ppo_mlp", "gymnax.cartpole"), ("ppo_mlp, sequential", "gymnax.cartpole"), ("ppo_mlp", "gymnax.pendulum"),
+        ("pqn_mlp", "gymnax.cartpole"), ("dqn_mlp, published", "gymnax.cartpole"),
+    }  # fmt: skip
+    theirs = next(entry for entry in entries if "published" in entry.family)
+    assert theirs.returns.tolist() == [0, 1, 2, 3, 4, 5, 6, 0]  # without a return: as the worst
+    twice = collect([tree / "pqn_mlp", tree / "pqn_mlp"])
+    assert [entry.family for entry in twice] == ["pqn_mlp", "pqn_mlp (2)"]
+
+
+def test_aggregates_and_improvements(tree):
+    entries = collect([tree])
+    table = aggregates(entries).set_index(["environment", "family"])
+    row = table.loc["gymnax.cartpole", "ppo_mlp"]
+    assert row["completed"] == 11 and row["best"] == 20.0
+    values = np.sort([*range(10, 21), 10])
+    assert row["iqm"] == pytest.approx(values[3:9].mean()) and row["iqm_low"] < row["iqm"] < row["iqm_high"]
+    better = improvements(entries).set_index(["family", "other"])
+    assert better.loc[("ppo_mlp", "pqn_mlp"), "probability"] == 0.0
+    assert better.loc[("ppo_mlp", "ppo_mlp, sequential"), "probability"] == pytest.approx(0.5)
+
+
+def test_pictures_have_three_formats_and_their_numbers(tree, tmp_path):
+    pictures = plot_comparison(collect([tree, published(tmp_path)]), tmp_path / "plots")
+    assert len(pictures) == 5
+    for picture in pictures.values():
+        for suffix in (".png", ".svg", ".pdf"):
+            assert picture.with_suffix(suffix).stat().st_size > 3000
+        numbers = pd.read_csv(picture.with_suffix(".csv"))
+        assert {"environment", "family", "x", "y"} <= set(numbers.columns) and len(numbers)
+    best = pd.read_csv(tmp_path / "plots" / "expected_best.csv").query("family == 'ppo_mlp' and x == 1")
+    assert best["y"].tolist() == pytest.approx(
+        [np.mean([*range(10, 21), 10]), np.mean([*range(-100, -89), -100])], rel=1e-5
+    )  # six digits are written
+    curves = pd.read_csv(tmp_path / "plots" / "learning_curves.csv")
+    assert not curves["family"].str.contains("published").any()
+    again = plot_comparison(collect([tree, published(tmp_path)]), tmp_path / "again")
+    for one, other in zip(pictures.values(), again.values(), strict=True):
+        assert one.with_suffix(".svg").read_bytes() == other.with_suffix(".svg").read_bytes()
+
+
+def test_the_report_is_one_file_that_needs_no_other(tree, tmp_path):
+    entries = collect([tree])
+    report = write_report(entries, plot_comparison(entries, tmp_path), tmp_path / "report.html", "a < b")
+    page = report.read_text()
+    assert report.stat().st_size < 5_000_000
+    assert "<h1>a &lt; b</h1>" in page and "hyperlax &lt;sweep&gt; &amp; more" in page
+    assert not re.search(r'(src|href)="(?!data:)', page) and "http" not in page
+    assert page.count("<tr>") > 4 * 12 and page.count("data:image/png") == 5
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium")
+def test_the_report_sorts_and_filters_in_a_browser(tree, tmp_path):
+    entries = collect([tree / "pqn_mlp"])
+    report = write_report(entries, {}, tmp_path / "report.html", "sorted")
+    page = report.read_text()
+    probe = """<script>
+    const table = document.querySelector("table.data"), heads = [...table.tHead.rows[0].cells];
+    const column = heads.findIndex(h => h.textContent === "final return");
+    heads[column].click();
+    const values = () => [...table.tBodies[0].rows].filter(r => !r.hidden).map(r => r.cells[column].textContent);
+    const up = values(); heads[column].click(); const down = values();
+    const search = document.querySelector("input"); search.value = "diverged";
+    search.dispatchEvent(new Event("input"));
+    document.title = JSON.stringify([up[0], up.at(-1), down[0], values().length]);
+    </script></body>"""
+    report.write_text(page.replace("</body>", probe))
+    command = [
+        "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom",
+        f"--user-data-dir={tmp_path / 'profile'}", report.as_uri(),
+    ]  # fmt: skip
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    assert re.search(r"<title>(.*?)</title>", dom)[1] == '["40","–","50",1]'
+
+
+def test_the_command_prints_a_table_and_where_the_pictures_are(tree, tmp_path, capsys):
+    assert main(["plot-benchmark", "--results-dir-to-plot", str(tree), "--output", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "report.html" in shown and "pqn_mlp" in shown and Path(tmp_path / "out" / "report.html").exists()
+
+
+def test_what_cannot_be_plotted_is_refused_in_one_line(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "mine_summary.csv").write_text("a,b\n1,2\n")
+    for name, message in (
+        ("empty", "holds no run and no summary"),
+        ("none", "does not exist"),
+        ("foreign", "accepted"),
+    ):
+        assert main(["plot-benchmark", "--results-dir-to-plot", str(tmp_path / name)]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    with RunWriter(tmp_path / "run", {"budget_steps": 1}, [Sample(0, {})], [0]):
+        pass
+    with pytest.raises(UserError, match="no configuration has a return yet"):
+        collect([tmp_path / "run"])
