@@ -522,8 +522,23 @@ def test_order_number_and_groups_of_lanes_and_padding_change_nothing(world):
         )
 
 
-@pytest.mark.parametrize("group, order", [(1, [0, 1, 2, 3]), (2, [3, 0, 1, 1, 2, 2])], ids=["alone", "in pairs"])
-def test_networks_side_by_side_are_as_good_as_padded_ones(world, group, order):
+# One case of each algorithm, and a circuit; the others are slow tests.
+IN_PAIRS = ("ppo-mlp-discrete", "dqn-mlp", "sac-mlp-continuous", "pqn-mlp", "ppo-pqc")
+
+
+def test_networks_side_by_side_are_as_good_as_padded_ones(world):
+    assert_as_good_as_padded(world, 1, [0, 1, 2, 3])
+
+
+# By the fixture's own parameters: tests of one case share its programs where their names end alike.
+@pytest.mark.parametrize(
+    "world", [pytest.param(c, marks=() if c in IN_PAIRS else pytest.mark.slow) for c in CASES], indirect=True
+)
+def test_networks_side_by_side_in_pairs_are_as_good_as_padded_ones(world):
+    assert_as_good_as_padded(world, 2, [3, 0, 1, 1, 2, 2])
+
+
+def assert_as_good_as_padded(world, group, order):
     """Lanes that share a shape, two by two or one by one, take the branch of their own network."""
     program = world.program(world.side_by_side, len(order), group=group)
     assert world.side_by_side.num_alternatives > world.shape.num_alternatives
@@ -633,7 +648,8 @@ class DoubleProgram(Program):
 
 
 @pytest.mark.parametrize(
-    "name, discrete", [("ppo", True), ("ppo", False), ("pqn", True), ("dqn", True), ("sac", False)]
+    "name, discrete",
+    [pytest.param("ppo", True, marks=pytest.mark.slow), ("ppo", False), ("pqn", True), ("dqn", True), ("sac", False)],
 )
 def test_alone_equals_batched_over_dozens_of_updates_in_double_precision(make_spring, name, discrete):
     env, rng, draw = make_spring(discrete), np.random.default_rng(1374), ALGORITHMS[name].draw

@@ -348,8 +348,14 @@ def test_sac_keeps_the_noise_of_exploration_for_its_period(make_spring):
     assert same == [t % 3 != 0 for t in range(min(actions) + 1, newest + 1)]
 
 
-@pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
-@pytest.mark.parametrize("name", SACS)
+@pytest.mark.parametrize(
+    "name, discrete",
+    [
+        pytest.param(name, discrete, marks=() if discrete == (i % 2 == 0) else pytest.mark.slow)
+        for i, name in enumerate(SACS)
+        for discrete in (True, False)
+    ],
+)
 def test_sac_equals_its_reference(make_spring, name, discrete):
     hp = SACS[name]
     trained = Trained(hp, make_spring(discrete))
