@@ -70,6 +70,7 @@ def launch(name: str, root: Path, workers: int, settings: Mapping[str, str], clu
 def _slurm(root: Path, workers: int, settings: Mapping[str, str], cluster: str) -> list[str]:
     import submitit
 
+    logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns at every look where there is no accounting
     executor = submitit.AutoExecutor(folder=str(root / "slurm" / "%A"), cluster=cluster, slurm_max_num_timeout=1000)
     parameters: dict[str, Any] = {"name": "hyperlax"}
     if cluster == "slurm":

@@ -1,0 +1,64 @@
+"""Other processes that work off a benchmark: submitit's jobs, here on this machine, and Ray's workers."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyperlax.cli import main
+from hyperlax.errors import RunFailed, UserError
+from hyperlax.launch.benchmark import Benchmark
+from hyperlax.launch.launchers import Worker, check_launcher, launch
+from hyperlax.launch.suite import Suite
+
+SUITE = Suite(
+    ("ppo_mlp",), ("gymnax.cartpole",), num_samples_per_run=2, run_length_modifier=512, num_seeds=1, num_evaluations=1,
+    num_eval_episodes=1, set={"total_num_envs": 4, "rollout_length": 16, "epochs": 1},
+)  # fmt: skip
+
+
+def planned(root):
+    benchmark = Benchmark.planned(root, SUITE)
+    benchmark.save()
+    return benchmark
+
+
+def test_submitits_jobs_work_off_a_benchmark_and_are_queued_again(tmp_path):
+    pytest.importorskip("submitit")
+    benchmark = planned(tmp_path / "bench")
+    launch("slurm", benchmark.root, 2, {}, cluster="local")
+    assert benchmark.unfinished() == []
+    again = Worker().checkpoint(str(benchmark.root))
+    assert isinstance(again.function, Worker) and again.args == (str(benchmark.root),)
+
+
+def test_when_all_jobs_fail_it_says_why(tmp_path):
+    pytest.importorskip("submitit")
+    (tmp_path / "bench").mkdir()
+    with pytest.raises(RunFailed, match=r"all 1 workers have failed: .*no benchmark in it"):
+        launch("slurm", tmp_path / "bench", 1, {}, cluster="local")
+
+
+@pytest.mark.slow
+def test_rays_workers_work_off_a_benchmark(tmp_path):
+    ray = pytest.importorskip("ray")
+    benchmark = planned(tmp_path / "bench")
+    try:
+        launch("ray", benchmark.root, 2, {"num_cpus": "1"})
+    finally:
+        ray.shutdown()
+    assert benchmark.unfinished() == []
+
+
+def test_what_cannot_launch_is_refused_in_one_line(tmp_path, capsys, monkeypatch):
+    words = ["run-benchmark", "--algos", "ppo_mlp", "--envs", "gymnax.cartpole", "--output-root", str(tmp_path / "b")]
+    for more, message in (
+        (["--launcher", "slrum"], "unknown launcher 'slrum': did you mean slurm?"),
+        (["--workers", "3"], "--workers 3: the local launcher is one process"),
+        (["--launcher-options", "time"], "--launcher-options time: accepted is NAME=VALUE"),
+    ):
+        assert main([*words, *more]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1 and not (tmp_path / "b").exists()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs the package ray: pip install ray"):
+        check_launcher("ray", 2)
