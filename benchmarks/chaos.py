@@ -36,8 +36,13 @@ SEARCH = (
     "optuna-hp-search", *COMMON, "--n-trials", "12", "--pruner", "asha", "--num-evaluations", "9",
     "--run-length-modifier", "4608", "--optuna-study-batch-size", "2",
 )  # fmt: skip
-COMMANDS = {"sweep": SWEEP, "search": SEARCH}
-WALL = ("wall_seconds", "wall_seconds_start", "wall_seconds_end", "wall seconds", "lane")
+BENCHMARK = (
+    "run-benchmark", "--algos", "ppo_mlp", "pqn_mlp", "--envs", "gymnax.cartpole", "--num-samples-per-run", "3",
+    "--num-seeds", "2", "--num-evaluations", "4", "--num-eval-episodes", "2", "--run-length-modifier", "4096",
+    "--set", "total_num_envs=4", "rollout_length=16", "--log-level", "ERROR",
+)  # fmt: skip
+COMMANDS = {"sweep": SWEEP, "search": SEARCH, "benchmark": BENCHMARK}
+WALL = ("seconds", "wall_seconds", "wall_seconds_start", "wall_seconds_end", "wall seconds", "lane")
 TIMES = ("start_time", "end_time", "resumed_times", "seconds", "programs", "command", "devices", "worker")
 # What a process does to itself: the n-th write or replacement is its last.
 SUICIDE = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 from hyperlax.analysis.tables import important_hyperparameters, is_numeric, label_of, short
 from hyperlax.errors import UserError
 from hyperlax.results import STATUSES, Run
+from hyperlax.results.storage import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +100,9 @@ def _draw(run: Run, numbers: pd.DataFrame, chosen: list[tuple[str, float]], path
             for axes, (name, importance) in zip(lower, chosen, strict=True):
                 _draw_hyperparameter(axes, numbers[numbers["panel"] == name], name, importance)
         figure.suptitle(_title(run), x=0.01, ha="left", fontsize=10)
-        figure.savefig(path, dpi=160)
+        content = io.BytesIO()
+        figure.savefig(content, dpi=160, format="png")
+        write_atomic(path, content.getvalue())
 
 
 def _draw_curves(axes: Axes, numbers: pd.DataFrame, run: Run) -> None:

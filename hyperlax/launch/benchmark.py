@@ -265,10 +265,9 @@ class Benchmark:
 
         If some have failed it is put together without them, and they are kept to be tried again.
         """
-        units = self.units[cell]
-        if self.is_finished(cell) or not all(unit.is_done or unit.failure is not None for unit in units):
-            return
         folder = self.root / cell.folder
+        if not self.is_finished(cell) and not all(u.is_done or u.failure is not None for u in self.units[cell]):
+            return
         try:
             with DirectoryLock(folder):
                 if not self.is_finished(cell):
@@ -276,6 +275,9 @@ class Benchmark:
         except BusyDirectory:
             return
         if self.is_finished(cell):
+            run = load_run(folder)
+            if not (folder / "sweep.png").exists() and run.summary["final_return"].notna().any():
+                plot_sweep(run, folder / "sweep.png")
             shutil.rmtree(folder / "units", ignore_errors=True)
 
     def _put_together(self, cell: Cell, folder: Path) -> None:
@@ -314,9 +316,6 @@ class Benchmark:
                 writer.close("failed")
             else:
                 writer.update_info(winner=runs.winner(folder, length.num_seeds, retrained))
-        run = load_run(folder)
-        if run.summary["final_return"].notna().any():
-            plot_sweep(run, folder / "sweep.png")
 
     def _resolved(self, cell: Cell) -> tuple[Recipe, Environment, RunLength]:
         suite = self.suite
