@@ -22,7 +22,7 @@ from hyperlax.results.summary import METRICS
 from hyperlax.search.cover import cover
 from hyperlax.search.pruners import OVER_SEEDS, PRUNERS, rungs
 from hyperlax.search.run import Question, Search
-from hyperlax.search.study import check_sampler
+from hyperlax.search.study import check_sampler, without_password
 from hyperlax.spaces.distributions import Distribution
 from hyperlax.spaces.hyperparameters import declarations, replace
 from hyperlax.spaces.samplers import draw
@@ -114,7 +114,7 @@ def optimize(
     winner_seeds = length.num_seeds if winner_seeds is None else winner_seeds
     request = runs.request_of(
         "search", recipe, env, length, **question.describe(), sampler=sampler, pruner=pruner, study_name=name,
-        storage=None if storage is None else os.fspath(storage), seed=seed, batch_size=batch_size,
+        storage=None if storage is None else without_password(os.fspath(storage)), seed=seed, batch_size=batch_size,
         winner_seeds=winner_seeds, save_policies=save_policies, memory_limit_gib=memory_limit_gib,
     )  # fmt: skip
     earlier = runs.earlier_run(output_root, recipe.group, env.name, request, resume, resume_from)
@@ -130,6 +130,7 @@ def optimize(
     log.info("results go to %s; the plan:\n%s", directory, search.plan.describe())
     info = runs.describe_run(recipe, env, length, overrides, recipe.space, seed, search.plan, search.mesh)
     info |= {"request": request, "planned_memory": search.planner.memory, "num_trials": num_trials}
+    info["command"] = info["command"] and without_password(info["command"])
     with DirectoryLock(directory):
         study = study or question.study(directory / JOURNAL, shared=False)
         search.carry_out(directory, info, study, winner_seeds, progress, earlier is not None)
@@ -164,7 +165,7 @@ def _objectives(objectives: str | Sequence[str], directions: str | Sequence[str]
 
 
 def _check_methods(sampler: str, pruner: str, objectives: Sequence[str], length: RunLength) -> None:
-
+    """Raises UserError if sampler, pruner, objectives and run length do not go together."""
     check_sampler(sampler)
     if pruner not in PRUNERS:
         raise unknown("pruner", pruner, PRUNERS)

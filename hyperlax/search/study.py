@@ -16,6 +16,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -204,10 +205,8 @@ def _mend(path: Path) -> None:
 
 
 def without_password(text: str) -> str:
-    """Returns a text with a URL whose password is not for others' eyes."""
-    before, at, host = text.rpartition("@")
-    scheme, slashes, login = before.partition("://")
-    return f"{scheme}{slashes}{login.partition(':')[0]}:***{at}{host}" if at and ":" in login else text
+    """Returns a text without the passwords of the URLs in it, which are not for others' eyes."""
+    return re.sub(r"(://[^\s:/@]+):[^\s/@]+@", r"\1:***@", text)
 
 
 # --- the study -----------------------------------------------------------------------------------

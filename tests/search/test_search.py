@@ -20,7 +20,7 @@ import hyperlax  # noqa: E402
 from hyperlax.cli import main  # noqa: E402
 from hyperlax.engine import scheduler  # noqa: E402
 from hyperlax.errors import UserError  # noqa: E402
-from hyperlax.search.study import open_storage  # noqa: E402
+from hyperlax.search.study import open_storage, without_password  # noqa: E402
 
 WALL = ["wall_seconds", "wall_seconds_start", "wall_seconds_end", "lane"]
 SEARCH = dict(
@@ -201,3 +201,9 @@ def test_a_study_of_another_space_is_refused(tmp_path):
 def test_a_dry_run_prints_a_plan_and_writes_nothing(tmp_path, capsys):
     plan = search(tmp_path, dry_run=True)
     assert "1 program" in plan.describe() and not list(tmp_path.iterdir())
+
+
+def test_passwords_stay_out_of_what_is_written():
+    command = "hyperlax optuna-hp-search --storage postgresql://me:se-cr.et@host:5432/db --study-name a@b:c@d"
+    assert without_password(command) == command.replace("se-cr.et", "***")
+    assert without_password("sqlite:////a/b.db and mysql://me@host/db") == "sqlite:////a/b.db and mysql://me@host/db"
