@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import report
-from scipy import stats
 
+from hyperlax.analysis.statistics import rank_correlation
 from hyperlax.errors import UserError
 
 PUBLISHED = Path("../shared/reference/hyperlax_published")
@@ -29,6 +29,7 @@ SPACE = "benchmarked.01_static_qmc_sampling_S64."
 SUFFIX = "_summary.csv"
 THEIRS = "theirs: 5,000,000 steps, 40 evaluations of 32 episodes, 4 seeds"
 RETURNS = ("final_return", "peak_return")
+RESAMPLES = 10_000  # of the bootstrap over samples
 
 
 @dataclass(frozen=True)
@@ -112,25 +113,6 @@ def beside(run: Any, published: pd.DataFrame) -> pd.DataFrame:
     return theirs.join(columns, how="inner").sort_index().reset_index()
 
 
-def rank_correlation(x: np.ndarray, y: np.ndarray, resamples: int = 10_000) -> tuple[float, float, float]:
-    """Returns Spearman's ρ and its 95% interval, by the bootstrap over samples (percentiles); NaN of constants."""
-    everyone = np.arange(len(x))[None]
-    drawn = np.random.default_rng(0).integers(len(x), size=(resamples, len(x)))
-    rho = float(_spearman(x, y, everyone)[0])
-    correlations = _spearman(x, y, drawn)
-    correlations = correlations[np.isfinite(correlations)]
-    low, high = np.percentile(correlations, [2.5, 97.5]) if len(correlations) else (np.nan, np.nan)
-    return rho, float(low), float(high)
-
-
-def _spearman(x: np.ndarray, y: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Returns the rank correlations of the drawn entries, ``(draws, entries)``."""
-    ranks = [stats.rankdata(values[drawn], axis=1) for values in (x, y)]
-    a, b = (r - r.mean(axis=1, keepdims=True) for r in ranks)
-    with np.errstate(invalid="ignore"):
-        return (a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1))
-
-
 def picture(rows: pd.DataFrame, details: dict[str, Any], path: Path) -> None:
     """Draws our returns against theirs, the final ones and the peaks."""
     import matplotlib
@@ -145,7 +127,7 @@ def picture(rows: pd.DataFrame, details: dict[str, Any], path: Path) -> None:
         ends = [min(theirs.min(), ours.min()), max(theirs.max(), ours.max())]
         axes.plot(ends, ends, color="#9a9a9a", linewidth=1, zorder=0)
         axes.scatter(theirs, ours, s=22, color="#0072B2", alpha=0.7, linewidths=0)
-        kind, rho = name.replace("_", " "), rank_correlation(theirs.to_numpy(), ours.to_numpy(), 1)[0]
+        kind, rho = name.replace("_", " "), float(rank_correlation(theirs.to_numpy(), ours.to_numpy(), 1).value)
         axes.set(xlabel=f"published {kind}", ylabel=f"our {kind}", title=f"{kind}: rank correlation {rho:.2f}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
@@ -238,7 +220,7 @@ def _lines(details: dict[str, Any], rows: pd.DataFrame) -> Iterator[list[Any]]:
     for name in RETURNS:
         theirs, ours = f"published_{name}", f"our_{name}"
         some = rows.dropna(subset=[theirs, ours])
-        rho, low, high = rank_correlation(some[theirs].to_numpy(), some[ours].to_numpy())
+        rho, low, high = rank_correlation(some[theirs].to_numpy(), some[ours].to_numpy(), RESAMPLES)
         interval = f"{rho:.2f} ({low:.2f} … {high:.2f})" if np.isfinite(rho) else None  # constant returns have no ranks
         values = [some[theirs].median(), some[ours].median(), some[theirs].max(), some[ours].max()]
         values += [some.loc[some[theirs].idxmax(), ours], some.loc[some[ours].idxmax(), theirs]]
