@@ -103,8 +103,13 @@ def request_of(command: str, recipe: Recipe, env: Environment, length: RunLength
         "num_eval_episodes": length.num_eval_episodes,
         **options,
         "kernel": executor.current(),
-        "code": f"hyperlax {hyperlax.__version__} {resuming.code_digest()}",
+        "code": code(),
     }
+
+
+def code() -> str:
+    """Returns what stands for the code: results are the same only by the same."""
+    return f"hyperlax {hyperlax.__version__} {resuming.code_digest()}"
 
 
 def earlier_run(

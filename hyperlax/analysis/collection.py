@@ -14,6 +14,7 @@ from hyperlax.errors import UserError
 from hyperlax.results import Run, load_run
 from hyperlax.results.directory import run_directories
 from hyperlax.results.reader import read_summary
+from hyperlax.spaces.files import RESULT_COLUMNS
 
 _PUBLISHED = re.compile(r"(?P<environment>[a-z]+\.[A-Za-z0-9_]+?)_(?P<family>[a-z]+-[a-z]+)_summary")
 
@@ -89,8 +90,6 @@ def _tables(path: Path) -> Iterable[Entry]:
             raise UserError(f"'{file}': accepted are names such as gymnax.cartpole_ppo-mlp_summary.csv")
         summary = read_summary(file)
         known = {"sample_id", "hp_id", "status"}
-        from hyperlax.spaces.files import RESULT_COLUMNS
-
         names = [str(c) for c in summary.columns if c not in RESULT_COLUMNS and c not in known]
         if "status" not in summary:
             summary["status"] = np.where(summary["final_return"].notna(), "COMPLETED", "FAILED")

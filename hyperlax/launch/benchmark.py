@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import hyperlax
 from hyperlax import runs
 from hyperlax.analysis.plots import plot_sweep
 from hyperlax.analysis.statistics import interquartile_mean, with_interval
@@ -45,7 +44,7 @@ from hyperlax.launch.suite import Cell, Suite
 from hyperlax.recipes import Recipe, RunLength, get_recipe
 from hyperlax.results import resume as resuming
 from hyperlax.results.lock import BusyDirectory, DirectoryLock
-from hyperlax.results.reader import Run, load_run
+from hyperlax.results.reader import Run, find_run, load_run
 from hyperlax.results.storage import TextTable, read_text, write_atomic
 from hyperlax.results.writer import TABLE_KEYS, RunWriter
 from hyperlax.spaces.files import Sample
@@ -85,8 +84,10 @@ class Unit:
     @property
     def is_done(self) -> bool:
         """Whether all of it has been trained."""
-        run = self.run()
-        return run is not None and run.info["state"] == "finished"
+        try:
+            return resuming.read_info(find_run(self.folder)[0]).get("state") == "finished"
+        except UserError:
+            return False
 
     @property
     def failure(self) -> str | None:
@@ -158,15 +159,15 @@ class Benchmark:
             raise UserError(f"'{root}': no benchmark in it (no {PLAN})") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"'{root / PLAN}': damaged: {error}") from None
-        if code != _code():
-            raise UserError(f"'{root}': begun by other code: {code} there, {_code()} here")
+        if code != runs.code():
+            raise UserError(f"'{root}': begun by other code: {code} there, {runs.code()} here")
         return cls(root, suite, units, skipped)
 
     def save(self) -> None:
         """Writes the plan."""
         content = {
             "suite": asdict(self.suite),
-            "code": _code(),
+            "code": runs.code(),
             "cells": [
                 {
                     "cell": list(vars(cell).values()),
@@ -452,7 +453,3 @@ def _on_fresh_seeds(tasks: list[Task], env: Environment, length: RunLength, seed
     plan, planner = runs.planned_within(None, mesh, planned)
     job = Sweep(env, length, planner, plan, mesh, seed, save_policies=False)
     return job.repeat_on_fresh_seeds(tasks[0].sample_id, count)
-
-
-def _code() -> str:
-    return f"hyperlax {hyperlax.__version__} {resuming.code_digest()}"
