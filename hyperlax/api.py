@@ -217,18 +217,18 @@ def _samples(
     seed: int,
 ) -> list[Sample]:
     """Draws samples, or reads them from a file, a frame or a list."""
-    known = declarations(recipe.defaults)
-    for name in overrides:
-        if name not in known:
-            raise unknown("hyperparameter", name, known, hint="(hyperlax show RECIPE names all)")
+    space = recipe.searched(overrides)
     if samples is None:
-        space = {name: distribution for name, distribution in recipe.space.items() if name not in overrides}
         if not space:
             raise UserError("nothing is left to draw: every hyperparameter of the space has a fixed value")
         if method == EXPERIMENT_TYPES[1]:
             return draw_matrices(space, num_samples, seed)
         return draw(space, num_samples, method, seed)
-    given = read_samples(samples, known) if isinstance(samples, str | os.PathLike) else _listed(samples)
+    given = (
+        read_samples(samples, declarations(recipe.defaults))
+        if isinstance(samples, str | os.PathLike)
+        else _listed(samples)
+    )
     if num_samples is not None and not 1 <= num_samples <= len(given):
         raise UserError(f"num_samples {num_samples}: {len(given)} samples are given, accepted is 1 … {len(given)}")
     return given[:num_samples]

@@ -248,8 +248,7 @@ class Benchmark:
         """Returns a cell's samples by id, as its sweep would draw them."""
         suite, recipe = self.suite, get_recipe(cell.recipe)
         fixed = suite.overrides(cell.recipe)
-        space = {name: distribution for name, distribution in recipe.space.items() if name not in fixed}
-        drawn = draw(space, suite.num_samples_per_run, suite.sampling_method, suite.seed)
+        drawn = draw(recipe.searched(fixed), suite.num_samples_per_run, suite.sampling_method, suite.seed)
         return {sample.sample_id: Sample(sample.sample_id, {**sample.values, **fixed}) for sample in drawn}
 
     # --- the results -------------------------------------------------------------------------------

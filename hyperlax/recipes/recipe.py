@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as replace_field
 from functools import partial
@@ -53,6 +53,18 @@ class Recipe:
     def group(self) -> str:
         """Directory of its runs, the same for every variant: ``ppo_mlp``."""
         return f"{self.algorithm}_{self.network}"
+
+    def searched(self, fixed: Collection[str]) -> dict[str, Distribution]:
+        """Returns the space without the hyperparameters that are fixed.
+
+        Raises:
+            UserError: one of those is no hyperparameter.
+        """
+        known = declarations(self.defaults)
+        for name in fixed:
+            if name not in known:
+                raise unknown("hyperparameter", name, known, hint="(hyperlax show RECIPE names all)")
+        return {name: distribution for name, distribution in self.space.items() if name not in fixed}
 
     def defaults_for(self, env_name: str) -> Any:
         """Returns the hyperparameters of a single run on an environment, whatever its backend."""

@@ -24,7 +24,7 @@ from hyperlax.search.pruners import OVER_SEEDS, PRUNERS, rungs
 from hyperlax.search.run import Question, Search
 from hyperlax.search.study import check_sampler, without_password
 from hyperlax.spaces.distributions import Distribution
-from hyperlax.spaces.hyperparameters import declarations, replace
+from hyperlax.spaces.hyperparameters import replace
 from hyperlax.spaces.samplers import draw
 
 log = logging.getLogger(__name__)
@@ -184,11 +184,7 @@ def _check_methods(sampler: str, pruner: str, objectives: Sequence[str], length:
 
 
 def _space(recipe: Recipe, overrides: Mapping[str, object]) -> dict[str, Distribution]:
-    known = declarations(recipe.defaults)
-    for name in overrides:
-        if name not in known:
-            raise unknown("hyperparameter", name, known, hint="(hyperlax show RECIPE names all)")
-    space = {name: distribution for name, distribution in recipe.space.items() if name not in overrides}
+    space = recipe.searched(overrides)
     if all(distribution.size == 1 for distribution in space.values()):
         raise UserError("nothing is left to search: every hyperparameter of the space has a fixed value")
     return space
