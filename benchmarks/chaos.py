@@ -112,7 +112,8 @@ def disturbed(command: Sequence[str], root: Path, kills: int, rng: random.Random
 def contents(root: Path) -> dict[str, Any]:
     """Returns everything below a directory that must not depend on when a run was killed."""
     found: dict[str, Any] = {}
-    for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")):
+    files = (path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    for path in sorted(path for path in files if path.name != "rounds.csv"):  # nothing but times
         name = str(path.relative_to(root))
         if path.suffix == ".csv":
             found[name] = pd.read_csv(path, dtype=str).drop(columns=list(WALL), errors="ignore").to_csv()

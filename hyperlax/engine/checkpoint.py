@@ -39,6 +39,8 @@ class SavedSlot(NamedTuple):
         passed: grid points evaluated.
         target: updates to be done in the present round.
         started: seconds since the run began.
+        turn: its place in the order of lanes.
+        held: whether it waits for others.
     """
 
     lane: int
@@ -48,6 +50,8 @@ class SavedSlot(NamedTuple):
     passed: int
     target: int
     started: float
+    turn: int
+    held: bool
 
 
 class Restored(NamedTuple):

@@ -348,6 +348,22 @@ class Planner:
         step, _ = self._iteration_seconds(speed._replace(num_envs=self.num_eval_episodes), group)
         return self.num_evaluations * self.env.max_episode_steps * step
 
+    def cost(self, program: PlannedProgram) -> Callable[[Task], float]:
+        """Returns what gives the estimated seconds of one update of a task in a program's lane."""
+        shape, group = program.shape, program.group
+        speeds: dict[Any, _Speed] = {}
+
+        def seconds(task: Task) -> float:
+            choice = shape.choice(task.hyperparams)
+            if choice not in speeds:
+                speeds[choice] = self._speeds(shape, [choice])[choice]
+            step, gradient = self._iteration_seconds(speeds[choice], group)
+            steps, gradients = shape.work(task.hyperparams)
+            each = steps.iterations * step + gradients.iterations * gradient
+            return (each + group * shape.rows * self.machine.row) / group
+
+        return lru_cache(maxsize=10_000)(seconds)
+
     def arithmetic(self, task: Task) -> float:
         """Returns the floating-point operations of a task alone, in its exact shape."""
         if task.hyperparams not in self._alone:

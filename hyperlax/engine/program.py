@@ -120,12 +120,14 @@ class Program:
         mesh: Mesh,
     ) -> None:
         self.env, self.shape, self.num_lanes, self.mesh = env, shape, num_lanes, mesh
+        self.num_devices = mesh.size
         self.total_timesteps, self.num_eval_episodes, self.run_seed = total_timesteps, num_eval_episodes, run_seed
         self.example = example
         self.group = group or num_lanes // mesh.size
         self.agent = example.agent(env, shape)
         self.compile_seconds = 0.0
         self._choices: list[Any] = [None] * num_lanes  # of alternatives, by lane
+        self._compiled_copy: Any = None  # only populations need it
 
     # --- for one lane ----------------------------------------------------------------------------
 
@@ -287,6 +289,26 @@ class Program:
             if len(choices) > 1:
                 raise ValueError(f"lanes {first} … {first + self.group - 1} run in lockstep with {sorted(choices)}")
 
+    def copy(self, lanes: Lanes, sources: np.ndarray, tasks: Sequence[Task | None]) -> Lanes:
+        """Gives lanes with a task the state of their source, as it was before, and the task's hyperparameters.
+
+        Their keys stay what they are, so that a copy draws other random numbers than its source.
+
+        Args:
+            lanes: the lanes; their memory is needed twice.
+            sources: ``(lanes,)`` int, of each lane; its own number where there is no task.
+            tasks: what lanes go on with, None where they go on with what they have.
+        """
+        self._choices = [self._choices[source] for source in sources]
+        filler = next(task for task in tasks if task is not None)
+        own = [(task or filler).hyperparams.traced(self.shape, self.total_timesteps) for task in tasks]
+        hyperparams = jax.tree.map(lambda *leaves: np.stack(leaves), *own)
+        fresh = np.array([task is not None for task in tasks])
+        if self._compiled_copy is None:
+            shardings = jax.tree.map(lambda x: x.sharding, lanes)
+            self._compiled_copy = jax.jit(_copied, out_shardings=shardings)
+        return self._compiled_copy(lanes, sources, *self._put((fresh, hyperparams)))
+
     def tick(
         self, lanes: Lanes, updates: np.ndarray, restart: np.ndarray | None = None
     ) -> tuple[Lanes, dict[str, np.ndarray]]:
@@ -332,3 +354,9 @@ class Program:
 
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(AXIS)))
+
+
+def _copied(lanes: Lanes, sources: jax.Array, fresh: jax.Array, hyperparams: Any) -> Lanes:
+    moved = jax.tree.map(lambda x: x[sources], lanes)
+    chosen = jax.vmap(keep)(fresh, hyperparams, lanes.hyperparams)
+    return moved._replace(keys=lanes.keys, hyperparams=chosen)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,6 +20,33 @@ from hyperlax.recipes.run_length import RunLength
 
 LONGEST_TICK = 5.0  # seconds between looks at the lanes
 LOCKSTEP_SHARE = 1 / 8  # of the longest way to an evaluation, in one round of lanes in lockstep
+SHORTEST_ROUND = 1 / 8  # of what the device with most to do would need for all of it
+
+
+class Copy(NamedTuple):
+    """A lane's new beginning: the state of another lane, with hyperparameters of its own.
+
+    Attributes:
+        source: the task whose state is taken up.
+        task: what the lane goes on with; its sample and seed, and so its randomness, are those it had before.
+    """
+
+    source: Task
+    task: Task
+
+
+class Verdict(NamedTuple):
+    """What a queue makes of a round.
+
+    Attributes:
+        given_up: tasks that end before their time.
+        held: tasks that are trained no further until a later verdict leaves them out; if they diverged, they wait too.
+        copies: what the lanes of some tasks take up, all of them at once.
+    """
+
+    given_up: Collection[Task] = ()
+    held: Collection[Task] = ()
+    copies: Mapping[Task, Copy] = MappingProxyType({})
 
 
 class Queue(Protocol):
@@ -36,8 +65,8 @@ class Queue(Protocol):
     def take(self) -> Task | None:
         """Returns the task of a lane that is free, or None."""
 
-    def evaluated(self, rows: Sequence[Mapping[str, Any]], diverged: Sequence[Task]) -> Collection[Task]:
-        """Hears the evaluations of a round and which tasks diverged in it; returns the tasks to be given up."""
+    def evaluated(self, rows: Sequence[Mapping[str, Any]], diverged: Sequence[Task]) -> Verdict:
+        """Hears the evaluations of a round and which tasks diverged in it; says what follows."""
 
     def ended(self, statuses: Mapping[Task, str]) -> None:
         """Hears which tasks have ended, and how, after their results went to the sink."""
@@ -79,10 +108,10 @@ class Waiting:
                 return task
         return None
 
-    def evaluated(self, rows: Sequence[Mapping[str, Any]], diverged: Sequence[Task]) -> Collection[Task]:
-        """Gives up nothing."""
+    def evaluated(self, rows: Sequence[Mapping[str, Any]], diverged: Sequence[Task]) -> Verdict:
+        """Lets everything go on."""
         del rows, diverged
-        return ()
+        return Verdict()
 
     def ended(self, statuses: Mapping[Task, str]) -> None:
         """Needs nothing of it."""
@@ -100,6 +129,8 @@ class Sink(Protocol):
     @property
     def metrics(self) -> Callable[[list[dict[str, Any]]], None]: ...
     @property
+    def rounds(self) -> Callable[[list[dict[str, Any]]], None]: ...
+    @property
     def lane_finished(self) -> Callable[..., None]: ...
     @property
     def save_policy(self) -> Callable[..., Any]: ...
@@ -116,6 +147,8 @@ class Slot:
         passed: grid points evaluated so far.
         target: updates to be done in the present round.
         started: seconds since the run began.
+        turn: grows with each evaluation of any lane: what has waited longest since its last goes first.
+        held: whether it waits for others.
     """
 
     task: Task
@@ -124,6 +157,8 @@ class Slot:
     passed: int = 0
     target: int = 0
     started: float = 0.0
+    turn: int = 0
+    held: bool = False
 
     @property
     def env_steps(self) -> int:
@@ -153,16 +188,53 @@ class Utilisation:
     Attributes:
         run_seconds: of ticks and evaluations.
         evaluation_seconds: of the evaluations among them.
+        cpu_seconds: of this process in them, over all cores.
         ticks: number of ticks.
-        busy: updates that lanes did.
-        slots: updates that they could have done: lanes × the longest of each tick, summed.
+        seconds: of all rounds, what the host does between ticks included.
+        lane_seconds: of all lanes that had a task, summed over rounds.
     """
 
     run_seconds: float = 0.0
     evaluation_seconds: float = 0.0
+    cpu_seconds: float = 0.0
     ticks: int = 0
-    busy: int = 0
-    slots: int = 0
+    seconds: float = 0.0
+    lane_seconds: float = 0.0
+
+    @contextmanager
+    def running(self, evaluation: bool = False) -> Iterator[None]:
+        """Counts the time of a tick or an evaluation."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        elapsed = time.perf_counter() - wall
+        self.run_seconds += elapsed
+        self.cpu_seconds += time.process_time() - cpu
+        self.evaluation_seconds += elapsed if evaluation else 0.0
+
+
+class _Piece(NamedTuple):
+    """What a group of lanes is to do next: its turn, what that costs, and updates by slot."""
+
+    turn: int
+    seconds: float
+    ways: list[tuple[Slot, int]]
+
+
+class _Begun(NamedTuple):
+    """When a round began, and what had been counted then."""
+
+    seconds: float
+    run_seconds: float
+    cpu_seconds: float
+
+
+def _ways(slots: Iterable[Slot | None]) -> np.ndarray:
+    """Returns the updates that each lane has to do in the present round, ``(lanes,)``."""
+    return np.array([slot.target - slot.updates if slot is not None else 0 for slot in slots])
+
+
+def _next_turn(slots: Iterable[Slot | None]) -> int:
+    return 1 + max((slot.turn for slot in slots if slot is not None), default=0)
 
 
 @dataclass
@@ -180,6 +252,7 @@ class Scheduler:
         save_policies: whether policies of finished lanes go to the sink.
         checkpoints: where lanes are saved now and then; None for nowhere.
         stop: asked after every tick.
+        cost: of an update of a task, in estimated seconds or any other unit.
     """
 
     program: Program
@@ -191,8 +264,10 @@ class Scheduler:
     save_policies: bool = True
     checkpoints: Checkpoints | None = None
     stop: Stop = field(default_factory=Stop)
+    cost: Callable[[Task], float] = lambda task: 1.0
     utilisation: Utilisation = field(default_factory=Utilisation)
     _fraction: float = 0.01  # of a round, in a tick; the first shows how long it takes
+    _last_round: float | None = None  # when it ended, in seconds since the run began
 
     def run(self, queue: Queue) -> None:
         """Runs all tasks of a queue to their end, from the checkpoint if there is one.
@@ -224,16 +299,18 @@ class Scheduler:
         """
         if not any(slot is not None and slot.updates < slot.target for slot in slots):
             self._aim(slots)
+        begun = self._round_began()
         diverged = np.asarray(lanes.diverged)
+        way = left = _ways(slots)
         while True:
-            left = np.array([slot.target - slot.updates if slot is not None else 0 for slot in slots])
-            updates = np.minimum(left, np.ceil(self._fraction * left.max()).astype(int))
+            updates = np.minimum(left, np.ceil(self._fraction * way).astype(int))  # of every lane the same share
             begins = np.array([slot is not None and slot.updates == slot.last_point for slot in slots]) & ~diverged
-            started = time.perf_counter()
-            lanes, metrics = self.program.tick(lanes, updates, begins)
-            elapsed = time.perf_counter() - started
+            before = self.utilisation.run_seconds
+            with self.utilisation.running():
+                lanes, metrics = self.program.tick(lanes, updates, begins)
+            elapsed = self.utilisation.run_seconds - before
             self._fraction = min(1.0, max(0.01, self._fraction * LONGEST_TICK / elapsed))
-            self._account(updates, elapsed)
+            self.utilisation.ticks += 1
             done, diverged = np.asarray(lanes.state.updates), np.asarray(lanes.diverged)
             for lane, slot in enumerate(slots):
                 if slot is not None:
@@ -241,16 +318,43 @@ class Scheduler:
             progress = {slot.task: int(updates[lane]) for lane, slot in enumerate(slots) if slot is not None}
             if ((updates == left) | diverged).all():
                 break
+            left = _ways(slots)
             self.on_tick(progress, [], [])
             self._save(lanes, slots, queue)
         self._record(slots, diverged, metrics)
         rows, scores = self._evaluate(lanes, slots, diverged)
-        lost = [slot.task for lane, slot in enumerate(slots) if slot is not None and diverged[lane]]
-        given_up = queue.evaluated(rows, lost)
-        ended = self._retire(lanes, slots, diverged, given_up)
+        lost = [s.task for lane, s in enumerate(slots) if s is not None and diverged[lane] and not s.held]
+        verdict = queue.evaluated(rows, lost)
+        self._hold(slots, verdict.held)
+        lanes = self._copied(lanes, slots, verdict.copies)
+        diverged = np.asarray(lanes.diverged)
+        self._report_round(slots, begun)
+        ended = self._retire(lanes, slots, diverged, verdict.given_up)
         queue.ended(ended)
         self.on_tick(progress, list(ended), scores)
         return lanes
+
+    def _hold(self, slots: list[Slot | None], held: Collection[Task]) -> None:
+        for slot in slots:
+            if slot is not None:
+                slot.held = slot.task in held
+                if slot.held:
+                    slot.target = slot.updates
+
+    def _copied(self, lanes: Lanes, slots: list[Slot | None], copies: Mapping[Task, Copy]) -> Lanes:
+        """Gives some lanes the state of others, and hyperparameters of their own."""
+        if not copies:
+            return lanes
+        at = {slot.task: (lane, slot) for lane, slot in enumerate(slots) if slot is not None}
+        sources = np.arange(len(slots))
+        tasks: list[Task | None] = [None] * len(slots)
+        for task, copy in copies.items():
+            (lane, slot), (source, model) = at[task], at[copy.source]
+            sources[lane], tasks[lane] = source, copy.task
+            slots[lane] = Slot(
+                copy.task, self._points(copy.task), model.updates, model.passed, model.updates, slot.started, slot.turn
+            )
+        return self.program.copy(lanes, sources, tasks)
 
     def _refilled(self, lanes: Lanes, slots: list[Slot | None], queue: Queue) -> Lanes:
         """Gives free lanes the next tasks."""
@@ -264,10 +368,13 @@ class Scheduler:
         """Saves the lanes when it is time, and stops when it is asked to."""
         if self.checkpoints is not None and (self.checkpoints.due or self.stop.requested):
             saved = [
-                SavedSlot(i, slot.task.sample_id, slot.task.seed, slot.updates, slot.passed, slot.target, slot.started)
-                for i, slot in enumerate(slots)
+                SavedSlot(
+                    lane, slot.task.sample_id, slot.task.seed,
+                    slot.updates, slot.passed, slot.target, slot.started, slot.turn, slot.held,
+                )
+                for lane, slot in enumerate(slots)
                 if slot is not None
-            ]
+            ]  # fmt: skip
             self.checkpoints.save(lanes, saved, queue.state())
         if self.stop.requested:
             raise KeyboardInterrupt
@@ -295,36 +402,75 @@ class Scheduler:
     def _occupy(self, slots: list[Slot | None], arrivals: list[Task | None]) -> None:
         for lane, task in enumerate(arrivals):
             if task is not None:
-                slots[lane] = Slot(task, self._points(task), started=self.clock())
+                slots[lane] = Slot(task, self._points(task), started=self.clock(), turn=_next_turn(slots))
 
     def _points(self, task: Task) -> list[int]:
         return [task.hyperparams.num_updates(steps) for steps in self.length.grid()]
 
     def _aim(self, slots: list[Slot | None]) -> None:
-        """Sets what lanes are to reach: lanes by themselves their next evaluation.
+        """Sets what lanes are to reach in a round, such that no device waits for another.
 
-        Of lanes in lockstep each does a share of the longest way: the others arrive earlier and, at their end, make
-        place.
+        Lanes by themselves go for their next evaluation. Of lanes in lockstep each does a share of the longest way:
+        the others arrive earlier and, at their end, make place. A device does as much of it as the one that has least
+        to do, in the order in which its lanes were evaluated last.
         """
-        share = 1.0 if self.program.group == 1 else LOCKSTEP_SHARE
-        for first in range(0, len(slots), self.program.group):
-            members = [slot for slot in slots[first : first + self.program.group] if slot is not None]
-            most = math.ceil(share * max((slot.interval for slot in members), default=0))
-            for slot in members:
-                slot.target = slot.updates + min(slot.remaining, most)
+        each = len(slots) // self.program.num_devices
+        devices = [self._pieces(slots[first : first + each]) for first in range(0, len(slots), each)]
+        loads = [sum(piece.seconds for piece in pieces) for pieces in devices]
+        budget = max(min(load for load in loads if load > 0), SHORTEST_ROUND * max(loads))
+        for pieces in devices:
+            left = budget
+            for number, piece in enumerate(sorted(pieces, key=lambda piece: piece.turn)):
+                part = min(1.0, max(0.0, left / piece.seconds))
+                left -= piece.seconds
+                for slot, updates in piece.ways:
+                    # The first goes on in any case, however long its updates are.
+                    wanted = part * updates
+                    slot.target = slot.updates + (math.ceil(wanted) if number == 0 else round(wanted))
 
-    def _account(self, updates: np.ndarray, elapsed: float) -> None:
+    def _pieces(self, slots: Sequence[Slot | None]) -> list[_Piece]:
+        """Returns what each group of a device is to do next."""
+        pieces = []
+        for first in range(0, len(slots), self.program.group):
+            group = slots[first : first + self.program.group]
+            members = [slot for slot in group if slot is not None and not slot.held]
+            if members:
+                share = 1.0 if self.program.group == 1 else LOCKSTEP_SHARE
+                most = math.ceil(share * max(slot.interval for slot in members))
+                ways = [(slot, min(slot.remaining, most)) for slot in members]
+                seconds = max(updates * self.cost(slot.task) for slot, updates in ways)
+                pieces.append(_Piece(min(slot.turn for slot in members), seconds, ways))
+        return pieces
+
+    def _round_began(self) -> _Begun:
         use = self.utilisation
-        use.ticks += 1
-        use.run_seconds += elapsed
-        use.busy += int(updates.sum())
-        use.slots += int(updates.max()) * len(updates)
+        return _Begun(self.clock(), use.run_seconds, use.cpu_seconds)
+
+    def _report_round(self, slots: list[Slot | None], begun: _Begun) -> None:
+        """Says how long a round took, how much of it devices worked, and how many lanes had a task."""
+        use, now = self.utilisation, self.clock()
+        start = begun.seconds if self._last_round is None else self._last_round
+        self._last_round = now
+        occupied = sum(slot is not None for slot in slots)
+        use.seconds += now - start
+        use.lane_seconds += occupied * (now - start)
+        row = {
+            "program": self.number,
+            "wall_seconds_start": round(start, 4),
+            "wall_seconds_end": round(now, 4),
+            "run_seconds": round(use.run_seconds - begun.run_seconds, 4),
+            "cpu_seconds": round(use.cpu_seconds - begun.cpu_seconds, 4),
+            "devices": self.program.num_devices,
+            "lanes": len(slots),
+            "lanes_busy": occupied,
+        }
+        self.sink.rounds([row])
 
     def _record(self, slots: list[Slot | None], diverged: np.ndarray, metrics: dict[str, np.ndarray]) -> None:
         """Passes on the training metrics of the lanes that have reached a point of the grid, or diverged."""
         rows = []
         for lane, slot in enumerate(slots):
-            if slot is not None and (slot.remaining <= 0 or diverged[lane]):
+            if slot is not None and not slot.held and (slot.remaining <= 0 or diverged[lane]):
                 row = {"sample_id": slot.task.sample_id, "seed": slot.task.seed, "env_steps": slot.env_steps}
                 rows.append({**row, **{name: float(values[lane]) for name, values in metrics.items()}})
         self.sink.metrics(rows)
@@ -337,11 +483,8 @@ class Scheduler:
         if not due.any():
             return [], []
         points = np.array([slot.passed if slot else 0 for slot in slots])
-        started = time.perf_counter()
-        returns, lengths = self.program.evaluate(lanes, due, points)
-        elapsed = time.perf_counter() - started
-        self.utilisation.run_seconds += elapsed
-        self.utilisation.evaluation_seconds += elapsed
+        with self.utilisation.running(evaluation=True):
+            returns, lengths = self.program.evaluate(lanes, due, points)
         rows, scores = [], []
         for lane in np.flatnonzero(due):
             slot = slots[lane]
@@ -351,6 +494,7 @@ class Scheduler:
             while slot.passed < len(slot.points) and slot.remaining <= 0:
                 rows.append(self._row(slot, returns[lane], lengths[lane]))
                 slot.passed += 1
+            slot.turn = _next_turn(slots)
         self.sink.evaluations(rows)
         return rows, scores
 
@@ -376,7 +520,7 @@ class Scheduler:
         policies = None
         ended = {}
         for lane, slot in enumerate(slots):
-            if slot is None:
+            if slot is None or slot.held:
                 continue
             task = slot.task
             if diverged[lane]:

@@ -156,7 +156,7 @@ class Sweep:
         tasks = [None if task in self.settled else task for task in planned.tasks]
         with stoppable() as stop:
             saved = self._checkpoints(number)
-            scheduler = self._scheduler(program, number, saved, stop)
+            scheduler = self._scheduler(program, number, planned, saved, stop)
             scheduler.run(Waiting(tasks, [task for task in planned.real_tasks if task in self.going]))
         self.report.append(happened(self.plan, number, program, scheduler.utilisation, waited))
 
@@ -164,11 +164,15 @@ class Sweep:
         return None if self.checkpoints is None else Checkpoints(self.checkpoints / f"program_{number:03d}.npz")
 
     def _scheduler(
-        self, program: Program, number: int, saved: Checkpoints | None = None, stop: Stop | None = None
+        self,
+        program: Program,
+        number: int,
+        planned: PlannedProgram,
+        saved: Checkpoints | None,
+        stop: Stop,
     ) -> Scheduler:
-        on_tick = self._progress.tick
-        policies = self.save_policies
-        return Scheduler(program, number, self.length, self.sink, self.clock, on_tick, policies, saved, stop or Stop())
+        on_tick, policies, cost = self._progress.tick, self.save_policies, self.planner.cost(planned)
+        return Scheduler(program, number, self.length, self.sink, self.clock, on_tick, policies, saved, stop, cost)
 
     def _one_by_one(self, number: int, planned: PlannedProgram) -> Exception | None:
         """Trains what a failed program left, each configuration in a program of its own; returns the last failure."""
@@ -177,7 +181,7 @@ class Sweep:
         for single in self.planner.sequential(left).programs:
             try:
                 with stoppable() as stop:
-                    self._scheduler(self._alone(single), number, stop=stop).run(Waiting(single.tasks))
+                    self._scheduler(self._alone(single), number, single, None, stop).run(Waiting(single.tasks))
             except Exception as error:
                 log.info("alone, a sample failed too", exc_info=True)
                 failure, message = error, _first_line(error)
@@ -223,7 +227,8 @@ def happened(plan: Plan, number: int, program: Program, use: Utilisation, waited
         "evaluation_seconds": round(use.evaluation_seconds, 2),
         "compile_seconds": round(program.compile_seconds, 2),
         "waited_for_compilation_seconds": round(waited, 2),
-        "lanes_busy": round(use.busy / max(use.slots, 1), 4),
+        "lanes_busy": round(use.lane_seconds / max(use.seconds * program.num_lanes, 1e-9), 4),
+        "cores_busy": round(use.cpu_seconds / max(use.seconds * program.num_devices, 1e-9), 4),
         "ticks": use.ticks,
         "memory_mib": round(program.memory_bytes() / 2**20, 1),
     }
@@ -257,7 +262,7 @@ class _LastReturns:
     def evaluations(self, rows: Sequence[dict[str, Any]]) -> None:
         self.returns |= {row["seed"]: row["mean_return"] for row in rows}
 
-    metrics = lane_finished = save_policy = staticmethod(_ignore)
+    metrics = rounds = lane_finished = save_policy = staticmethod(_ignore)
 
 
 class _Progress:

@@ -9,6 +9,8 @@ file                   content
 ``evaluations.csv``    one row an evaluation, appended
 ``metrics.csv``        training metrics, appended; its columns are those of the first row
 ``lanes.csv``          one row when a (sample, seed) ends, appended
+``rounds.csv``         one row a round of a program: how long it took, how many lanes had a task, and
+                       how long the process computed (CPU seconds, over all cores), appended
 ``summary.csv``        one row a sample, see `hyperlax.results.summary`; brought up to date at
                        the end, and now and then before
 ``policies/``          ``sample_000012_seed_0.npz``
@@ -61,6 +63,16 @@ LANE_COLUMNS = (
     "wall_seconds_end",
     "message",
 )
+ROUND_COLUMNS = (
+    "program",
+    "wall_seconds_start",
+    "wall_seconds_end",
+    "run_seconds",
+    "cpu_seconds",
+    "devices",
+    "lanes",
+    "lanes_busy",
+)
 #: What the rows of the tables that are appended to are sorted by in the end.
 TABLE_KEYS = {
     "evaluations": ("sample_id", "seed", "grid_step"),
@@ -107,6 +119,7 @@ class RunWriter:
         self._evaluations = AppendTable(self.directory / "evaluations.csv", EVALUATION_COLUMNS)
         self._metrics = AppendTable(self.directory / "metrics.csv")
         self._lanes = AppendTable(self.directory / "lanes.csv", LANE_COLUMNS)
+        self._rounds = AppendTable(self.directory / "rounds.csv", ROUND_COLUMNS)
         # Kept in memory as well, so that a new summary does not read everything again.
         self._evaluation_rows = _records(self.directory / "evaluations.csv")
         self._lane_rows = _records(self.directory / "lanes.csv")
@@ -138,6 +151,10 @@ class RunWriter:
             rest = [key for key in rows[0] if key not in METRIC_KEYS]
             rows = [{key: rows[0].get(key) for key in (*METRIC_KEYS, *rest)}, *rows[1:]]
         self._metrics.append(rows)
+
+    def rounds(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Appends what rounds of lanes took, keys as in `ROUND_COLUMNS`."""
+        self._rounds.append(rows)
 
     def lane_finished(
         self,
@@ -194,7 +211,7 @@ class RunWriter:
         if self._closed:
             return
         self._closed = True
-        for table in (self._evaluations, self._metrics, self._lanes):
+        for table in (self._evaluations, self._metrics, self._lanes, self._rounds):
             table.close()
         if state == "finished":  # in an order that does not depend on who ended first
             for name, key in TABLE_KEYS.items():

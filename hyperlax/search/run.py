@@ -162,7 +162,8 @@ class Search:
             trials.writer = writer
             shown = _Shown(question.num_trials, trials, display)
             clock, policies = self._clock, self.save_policies
-            scheduler = Scheduler(program, 0, length, writer, clock, shown.tick, policies, checkpoints, stop)
+            cost = self.planner.cost(self.plan.programs[0])
+            scheduler = Scheduler(program, 0, length, writer, clock, shown.tick, policies, checkpoints, stop, cost)
             try:
                 scheduler.run(trials)
                 objective, sense = question.objectives[0], question.directions[0]

@@ -13,6 +13,7 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from hyperlax.engine.program import Task
+from hyperlax.engine.scheduler import Verdict
 from hyperlax.errors import RunFailed, UserError
 from hyperlax.recipes.run_length import RunLength
 from hyperlax.results.summary import METRICS, curve_metrics
@@ -137,8 +138,8 @@ class Trials:
         running = self._running.get(sample_id)
         return None if running is None else running.tasks[seed]
 
-    def evaluated(self, rows: Sequence[Mapping[str, Any]], diverged: Sequence[Task]) -> Collection[Task]:
-        """Reports points that all seeds of a trial have reached; returns the tasks of trials that are given up."""
+    def evaluated(self, rows: Sequence[Mapping[str, Any]], diverged: Sequence[Task]) -> Verdict:
+        """Reports points that all seeds of a trial have reached; gives up the trials that are not worth going on."""
         news: dict[int, Running] = {}
         given_up: set[Task] = set()
         for row in rows:
@@ -153,7 +154,8 @@ class Trials:
                 self._running[task.sample_id].give_up()
         for running in news.values():
             self._report(running)
-        return given_up | {task for running in self._running.values() if running.given_up for task in running.tasks}
+        lost = (running for running in self._running.values() if running.given_up)
+        return Verdict(given_up | {task for running in lost for task in running.tasks})
 
     def _report(self, running: Running) -> None:
         """Tells the study of the points that all seeds have reached since."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -183,3 +184,22 @@ def test_a_tick_on_several_devices_keeps_no_memory_of_its_gradient_steps():
     watcher.join()
     assert len(seen) >= 8
     assert max(seen) - seen[len(seen) // 4] < 8  # MiB; with XLA's own options about 40
+
+
+def test_a_copy_takes_up_all_of_its_source_but_its_keys_and_trains_with_its_own_hyperparameters(program):
+    lanes, _ = program.tick(program.admit(program.empty(), TASKS), np.array([4, 4]))
+    before = jax.device_get(lanes)
+    wanted = replace(TASKS[0].hyperparams, actor_lr=0.5)
+    lanes = program.copy(lanes, np.array([0, 0]), [None, Task(9, 1, wanted)])
+    after = jax.device_get(lanes)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[0]), after, before)
+    for old, new in zip(jax.tree.leaves(before.state), jax.tree.leaves(after.state), strict=True):
+        np.testing.assert_array_equal(new[1], old[0])
+    np.testing.assert_array_equal(after.keys, before.keys)
+    expected = wanted.traced(program.shape, 100)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1], b), after.hyperparams, expected)
+    lanes, _ = program.tick(lanes, np.array([1, 1]))
+    moved = jax.device_get(lanes.state)
+    change = [np.abs(a - b[0]).max() for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(before.state), strict=True)
+              if a.dtype == np.float32]  # fmt: skip
+    assert max(change) > 0.1  # what a learning rate of 0.5 does

@@ -126,7 +126,7 @@ class Machine:
                 row = {"sample_id": task.sample_id, "seed": task.seed, "grid_step": grid[point], "mean_return": value}
                 rows.append(row)
                 self.disk["rows"][task.sample_id, task.seed, grid[point]] = value
-            given_up = trials.evaluated(rows, diverged)
+            given_up = trials.evaluated(rows, diverged).given_up
             ended = {}
             for lane, slot in enumerate(lanes):
                 if slot is None:
