@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hyperlax.environments import register as register_environment
     from hyperlax.recipes import register_network, register_recipe
     from hyperlax.results.reader import load_run
+    from hyperlax.search.pbt import population_based_training
     from hyperlax.search.search import optimize
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "load_run",
     "make_env",
     "optimize",
+    "population_based_training",
     "register_environment",
     "register_network",
     "register_recipe",
@@ -41,6 +43,7 @@ _HOMES = {
     "load_run": ("hyperlax.results.reader", "load_run"),
     "make_env": ("hyperlax.api", "make_env"),
     "optimize": ("hyperlax.search.search", "optimize"),
+    "population_based_training": ("hyperlax.search.pbt", "population_based_training"),
     "register_environment": ("hyperlax.environments", "register"),
     "register_network": ("hyperlax.recipes", "register_network"),
     "register_recipe": ("hyperlax.recipes", "register_recipe"),

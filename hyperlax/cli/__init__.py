@@ -41,6 +41,7 @@ app = typer.Typer(
 app.command("run-single-hp")(train.run_single_hp)
 app.command("sweep-hp-samples")(train.sweep_hp_samples)
 app.command("optuna-hp-search")(search.optuna_hp_search)
+app.command("pbt-hp-search")(search.pbt_hp_search)
 app.command("run-benchmark")(benchmark.run_benchmark)
 app.command("plot-benchmark")(plots.plot_benchmark)
 app.command("generate-hp-samples")(samples.generate_hp_samples)

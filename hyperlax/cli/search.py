@@ -1,4 +1,4 @@
-"""The command that searches: Optuna's trials on lanes."""
+"""The commands that search: Optuna's trials on lanes, and populations."""
 
 from __future__ import annotations
 
@@ -114,6 +114,96 @@ def optuna_hp_search(
         num_evaluations=num_evaluations,
         num_eval_episodes=num_eval_episodes,
         batch_size=options.batch_size(batch_size),
+        num_devices=num_devices,
+        kernel=kernel,
+        memory_limit_gib=options.positive("--memory-limit-gib", memory_limit),
+        output_root=output_root,
+        dry_run=dry_run,
+        plot=plot,
+        resume=resume,
+        resume_from=resume_from,
+    )
+    report(result)
+
+
+def pbt_hp_search(
+    recipe: options.Recipe,
+    env: options.Environment,
+    population_size: Annotated[
+        int, typer.Option("--population-size", min=2, metavar="N", help="Members; each is a lane.")
+    ] = 16,
+    num_populations: Annotated[
+        int,
+        typer.Option("--num-populations", min=1, metavar="N", help="Independent populations, trained side by side."),
+    ] = 1,
+    exploit_every: Annotated[
+        int,
+        typer.Option("--exploit-every", min=1, metavar="N", help="Evaluations from one generation to the next."),
+    ] = 1,
+    quantile: Annotated[
+        float,
+        typer.Option(
+            "--exploit-quantile", metavar="SHARE", help="Share of the members that copy one of as many of the best."
+        ),
+    ] = 0.25,
+    perturbation: Annotated[
+        float,
+        typer.Option(
+            "--perturbation",
+            metavar="SHARE",
+            help="How far a hyperparameter of a copy moves up or down, as a share of its range, on its own scale.",
+        ),
+    ] = 0.1,
+    resample: Annotated[
+        float,
+        typer.Option(
+            "--resample-probability", metavar="P", help="Probability that it is drawn anew from its range instead."
+        ),
+    ] = 0.25,
+    set_: options.Overrides = None,
+    run_length: options.RunLength = "default",
+    seed: options.Seed = 42,
+    num_evaluations: options.NumEvaluations = 20,
+    num_eval_episodes: options.NumEvalEpisodes = None,
+    num_devices: options.NumDevices = None,
+    kernel: options.Kernel = "auto",
+    memory_limit: options.MemoryLimit = None,
+    dry_run: options.DryRun = False,
+    output_root: options.OutputRoot = Path("results"),
+    resume: options.Resume = False,
+    resume_from: options.ResumeFrom = None,
+    plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw pictures of members and their lineage.")] = True,
+    log_level: options.LogLevel = "WARNING",
+    save_logs: options.SaveLogs = False,
+) -> None:
+    """Train a population whose worst members take up the state of the best (population-based training).
+
+    What is copied is a whole lane: networks, optimiser, replay, environments, structure. Then the copy's learning
+    rates and other plain numbers are moved or drawn anew. lineage.csv and lineage.png say who came from whom.
+
+    \b
+    Example:
+      hyperlax pbt-hp-search --algo-and-network-config ppo_mlp --env-config gymnax.pendulum \\
+          --population-size 16 --run-length-modifier 200000
+    """
+    from hyperlax.search.pbt import population_based_training
+
+    keep_log = save_logs and not dry_run
+    options.configure_logging(log_level, options.log_file(output_root, "pbt-hp-search") if keep_log else None)
+    result: Any = population_based_training(
+        recipe,
+        env,
+        population_size=population_size,
+        num_populations=num_populations,
+        exploit_every=exploit_every,
+        quantile=quantile,
+        perturbation=perturbation,
+        resample=resample,
+        overrides=options.overrides(set_),
+        seed=seed,
+        run_length=options.run_length(run_length),
+        num_evaluations=num_evaluations,
+        num_eval_episodes=num_eval_episodes,
         num_devices=num_devices,
         kernel=kernel,
         memory_limit_gib=options.positive("--memory-limit-gib", memory_limit),

@@ -94,14 +94,15 @@ class Planner:
         groups = self._group(tasks, self._shape)
         return one._plan([one._program(group) for group in groups])
 
-    def covering(self, shape: Any, tasks: Sequence[Task]) -> Plan:
+    def covering(self, shape: Any, tasks: Sequence[Task], all_at_once: bool = False) -> Plan:
         """Returns the plan of one program whose lanes take tasks in any order, none of which is known yet.
 
         Args:
             shape: that holds whatever may come.
             tasks: such as are to be expected; they decide between ways to run the program.
+            all_at_once: whether there is to be a lane for each of them, as far as memory suffices.
         """
-        return self._plan([self._program(tasks, shape)])
+        return self._plan([self._program(tasks, shape, all_at_once)])
 
     def _shape(self, task: Task) -> Any:
         return task.hyperparams.shape(self.env)
@@ -175,7 +176,7 @@ class Planner:
 
     # --- estimates -------------------------------------------------------------------------------
 
-    def _program(self, tasks: Sequence[Task], covered: Any = None) -> PlannedProgram:
+    def _program(self, tasks: Sequence[Task], covered: Any = None, all_at_once: bool = False) -> PlannedProgram:
         """Returns the fastest way to run some tasks as one program, or tasks like them as they come, if ``covered``."""
         shapes = sorted({task.hyperparams.shape(self.env) for task in tasks}, key=repr)
         merged = covered if covered is not None else reduce(_merged, shapes)
@@ -192,7 +193,7 @@ class Planner:
                 except MemoryShortage as error:
                     shortage = error
                     break
-                if lanes is None:
+                if lanes is None or (all_at_once and not lanes[3] and lanes[0] < len(tasks)):
                     continue
                 num_lanes, group, memory, limited = lanes
                 order, seconds, arithmetic = self._arrange(costs, shape, speeds, num_lanes, group)

@@ -20,7 +20,7 @@ from hyperlax.engine.interrupt import Stop, stoppable
 from hyperlax.engine.plan import Plan, PlannedProgram
 from hyperlax.engine.planner import Planner
 from hyperlax.engine.program import Program, Task
-from hyperlax.engine.scheduler import Scheduler, Sink, Utilisation, Waiting
+from hyperlax.engine.scheduler import Queue, Scheduler, Sink, Utilisation, Waiting
 from hyperlax.environments.protocol import Environment
 from hyperlax.errors import RunFailed
 from hyperlax.recipes.run_length import RunLength
@@ -210,13 +210,21 @@ class Sweep:
         return final_returns(program, [replace(task, seed=first + i) for i in range(num_seeds)], self.length)
 
 
-def final_returns(program: Program, tasks: Sequence[Task], length: RunLength) -> np.ndarray:
-    """Trains seeds of one sample and returns their returns at the end, ``(tasks,)``, NaN where one diverged."""
+def final_returns(program: Program, tasks: Sequence[Task], length: RunLength, queue: Queue | None = None) -> np.ndarray:
+    """Trains seeds of one sample and returns their returns at the end, ``(tasks,)``, NaN where one diverged.
+
+    Args:
+        program: compiled.
+        tasks: one a seed.
+        length: of each.
+        queue: of those tasks, if something is to happen to them between evaluations.
+    """
     collected = _LastReturns()
-    once = replace(length, num_evaluations=1)
-    order = _spread(list(tasks), program.num_lanes, program.mesh.size)
+    if queue is None:
+        length = replace(length, num_evaluations=1)
+        queue = Waiting(_spread(list(tasks), program.num_lanes, program.mesh.size))
     with stoppable() as stop:
-        Scheduler(program, 0, once, collected, time.perf_counter, _ignore, False, None, stop).run(Waiting(order))
+        Scheduler(program, 0, length, collected, time.perf_counter, _ignore, False, None, stop).run(queue)
     return np.array([collected.returns.get(task.seed, np.nan) for task in tasks])
 
 
@@ -254,7 +262,7 @@ def _ignore(*_: Any, **__: Any) -> None:
 
 
 class _LastReturns:
-    """A sink that keeps the last return of each seed."""
+    """A sink that keeps the last return of each seed that does not diverge."""
 
     def __init__(self) -> None:
         self.returns: dict[int, float] = {}
@@ -262,7 +270,11 @@ class _LastReturns:
     def evaluations(self, rows: Sequence[dict[str, Any]]) -> None:
         self.returns |= {row["seed"]: row["mean_return"] for row in rows}
 
-    metrics = rounds = lane_finished = save_policy = staticmethod(_ignore)
+    def lane_finished(self, sample_id: int, seed: int, status: str, *_: Any, **__: Any) -> None:
+        if status == "DIVERGED":
+            self.returns.pop(seed, None)
+
+    metrics = rounds = save_policy = staticmethod(_ignore)
 
 
 class _Progress:

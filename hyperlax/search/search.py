@@ -20,6 +20,7 @@ from hyperlax.results.reader import Run, load_run
 from hyperlax.results.resume import info_of
 from hyperlax.results.summary import METRICS
 from hyperlax.search.cover import cover
+from hyperlax.search.one_program import OneProgram
 from hyperlax.search.pruners import OVER_SEEDS, PRUNERS, rungs
 from hyperlax.search.run import Question, Search
 from hyperlax.search.study import check_sampler, without_password
@@ -124,12 +125,13 @@ def optimize(
     memory = runs.memory_limit(memory_limit_gib) if earlier is None else earlier.memory
     search = _planned(question, batch_size, num_devices, memory, save_policies)
     if dry_run:
-        return search.plan
+        return search.lanes.plan
     study = None if storage is None else question.study(storage, shared=True)  # refused before there is a directory
     directory = runs.run_directory(earlier, output_root, recipe.group, env.name, resume)
-    log.info("results go to %s; the plan:\n%s", directory, search.plan.describe())
-    info = runs.describe_run(recipe, env, length, overrides, recipe.space, seed, search.plan, search.mesh)
-    info |= {"request": request, "planned_memory": search.planner.memory, "num_trials": num_trials}
+    lanes = search.lanes
+    log.info("results go to %s; the plan:\n%s", directory, lanes.plan.describe())
+    info = runs.describe_run(recipe, env, length, overrides, recipe.space, seed, lanes.plan, lanes.mesh)
+    info |= {"request": request, "planned_memory": lanes.planner.memory, "num_trials": num_trials}
     info["command"] = info["command"] and without_password(info["command"])
     with DirectoryLock(directory):
         study = study or question.study(directory / JOURNAL, shared=False)
@@ -217,7 +219,8 @@ def _planned(
         return planner.covering(covered, likely), planner
 
     plan, planner = runs.planned_within(memory, mesh, planned)
-    return Search(question, covered, plan, planner, mesh, save_policies)
+    lanes = OneProgram(env, length, question.defaults, plan, planner, mesh, question.seed, save_policies)
+    return Search(question, covered, lanes)
 
 
 def _likely_tasks(question: Question) -> list[Task]:

@@ -7,7 +7,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial
@@ -17,6 +17,7 @@ from hyperlax.engine.scheduler import Verdict
 from hyperlax.errors import RunFailed, UserError
 from hyperlax.recipes.run_length import RunLength
 from hyperlax.results.summary import METRICS, curve_metrics
+from hyperlax.results.writer import RunWriter
 from hyperlax.search.study import STATUS, Study
 from hyperlax.spaces.files import Sample
 
@@ -71,13 +72,6 @@ class Running:
         self.waiting.clear()
 
 
-class Writer(Protocol):
-    """Who writes results; :class:`hyperlax.results.writer.RunWriter` is one."""
-
-    def add_samples(self, samples: Sequence[Sample]) -> None: ...
-    def summary_of(self, sample_id: int) -> Mapping[str, Any]: ...
-
-
 class Trials:
     """The queue of a search.
 
@@ -96,7 +90,7 @@ class Trials:
         writer: who is told of samples before their trials begin.
     """
 
-    writer: Writer
+    writer: RunWriter
 
     def __init__(
         self,
@@ -262,10 +256,15 @@ class Trials:
 
     # --- how it goes -------------------------------------------------------------------------------
 
-    def done(self) -> float:
-        """Returns how many trials have been done, those that run in part."""
+    def progress(self) -> tuple[int, float, tuple[int, float] | None, str]:
+        """Returns how many trials are done, which share of all of them, the best, and how many were pruned."""
         running = sum(trial.common_points() for trial in self._running.values()) / len(self._grid)
-        return self.counts.total() + running
+        done, pruned = self.counts.total(), self.counts["PRUNED"]
+        return done, (done + running) / self._num_trials, self.best, f"{pruned} pruned" if pruned else ""
+
+    def counted(self) -> dict[str, Any]:
+        """Returns the trials by status, for ``run.json``."""
+        return {"trials": dict(self.counts)}
 
     # --- trials ------------------------------------------------------------------------------------
 

@@ -1,0 +1,138 @@
+"""Pictures of populations: who took up whose state, and what became of the hyperparameters."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hyperlax.analysis.plots import STYLE
+from hyperlax.analysis.tables import label_of
+from hyperlax.errors import UserError
+from hyperlax.results import Run
+from hyperlax.results.storage import read_table, write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS = ("population", "generation", "grid_step", "member", "parent", "return")
+_MOST = 5  # hyperparameters that are drawn
+_WINNER, _OTHERS, _COPY = "#0072B2", "#9a9a9a", "#D55E00"
+
+
+def read_lineage(run: Run) -> pd.DataFrame:
+    """Returns the lineage of a run of populations.
+
+    Raises:
+        UserError: the run is none.
+    """
+    table = read_table(run.path / "lineage.csv", COLUMNS)
+    if table.empty:
+        raise UserError(f"'{run.path}': no populations (no lineage.csv)")
+    return table
+
+
+def line_of(lineage: pd.DataFrame, member: int) -> pd.DataFrame:
+    """Returns the rows of a member's ancestors, one a generation, the first before."""
+    own = lineage[lineage["population"] == lineage.loc[lineage["member"] == member, "population"].iloc[0]]
+    rows = []
+    for _, generation in sorted(own.groupby("generation"), reverse=True):
+        row = generation[generation["member"] == member].iloc[0]
+        rows.append(row)
+        member = int(row["parent"])
+    return pd.DataFrame(rows[::-1]).reset_index(drop=True)
+
+
+def plot_lineage(run: Run, path: Path) -> Path:
+    """Draws the population of the best member as a PNG; its numbers are those of ``lineage.csv`` and the evaluations.
+
+    Above: the return of every member, with a link from parent to child wherever a state was copied; the ancestry of
+    the best is thick. Below: the hyperparameters, a line a member, and those of the same ancestry.
+
+    Raises:
+        UserError: the run is none of populations, or the file cannot be written.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lineage = read_lineage(run)
+    best = int(run.summary["sample_id"].iloc[0])
+    line = line_of(lineage, best)
+    own = lineage[lineage["population"] == line["population"].iloc[0]]
+    names = _most_moved(own, [str(name) for name in own.columns if name not in COLUMNS])
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 7 if names else 4), layout="constrained")
+        FigureCanvasAgg(figure)
+        rows: Any = figure.subfigures(2, 1, height_ratios=[1.3, 1]) if names else [figure]
+        _draw_returns(rows[0].subplots(), run, own, line, best)
+        if names:
+            for axes, name in zip(rows[1].subplots(1, len(names), squeeze=False)[0], names, strict=True):
+                _draw_values(axes, own, line, name, float(run.info.get("budget_steps", own["grid_step"].max())))
+        content = io.BytesIO()
+        figure.savefig(content, dpi=160, format="png")
+    try:
+        write_atomic(path, content.getvalue())
+    except OSError as error:
+        raise UserError(f"'{path}': cannot write the plot there: {error.strerror}") from None
+    return path
+
+
+def _most_moved(own: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Returns the hyperparameters that the population moved farthest, in deviations of where it began."""
+    first, last = (own[own["generation"] == end] for end in (own["generation"].min(), own["generation"].max()))
+
+    def shift(name: str) -> float:
+        spread = float(first[name].std())
+        return abs(float(last[name].median() - first[name].median())) / spread if spread else 0.0
+
+    return sorted(names, key=shift, reverse=True)[:_MOST]
+
+
+def _draw_returns(axes: Axes, run: Run, own: pd.DataFrame, line: pd.DataFrame, best: int) -> None:
+    curves = run.evaluations.pivot_table(index="grid_step", columns="sample_id", values="mean_return")
+    copied = own[(own["parent"] != own["member"]) & own["grid_step"].isin(curves.index)]
+    for member in sorted(set(own["member"]) & set(curves.columns)):
+        # After a copy a member goes on from where its parent is.
+        jumps = copied[copied["member"] == member]
+        news = pd.Series([curves.loc[row.grid_step, row.parent] for row in jumps.itertuples()], jumps["grid_step"])
+        curve = pd.concat([curves[member], news]).sort_index(kind="stable")
+        axes.plot(curve.index.to_numpy(float), curve, color=_OTHERS, linewidth=0.7, alpha=0.7, zorder=1)
+        for step, value in news.items():
+            ends = [curves.loc[step, member], value]
+            axes.plot([step] * 2, ends, color=_COPY, linewidth=0.8, marker="^", markevery=[1], ms=3.5, zorder=2)
+    steps = curves.index.to_numpy(float)
+    ancestors = line["member"].to_numpy()[np.searchsorted(line["grid_step"], steps) - 1]
+    returns = [curves.loc[step, member] for step, member in zip(curves.index, ancestors, strict=True)]
+    axes.plot(steps, returns, color=_WINNER, linewidth=2.2, zorder=3)
+    population = int(line["population"].iloc[0])
+    title = f"Population {population}: thick, the line of member {best}; orange, members that took up another's state"
+    axes.set(xlabel="environment steps", ylabel="mean evaluation return", title=title)
+    _in_thousands(axes)
+
+
+def _draw_values(axes: Axes, own: pd.DataFrame, line: pd.DataFrame, name: str, end: float) -> None:
+    for _, rows in own.groupby("member"):
+        _steps(axes, rows, name, end, color=_OTHERS, linewidth=0.6, alpha=0.7)
+    _steps(axes, line, name, end, color=_WINNER, linewidth=2)
+    values = own[name]
+    if values.min() > 0 and values.max() / values.min() >= 30:
+        axes.set_yscale("log")
+    axes.set_title(label_of(name), fontsize=9)
+    axes.set_xlabel("environment steps")
+    _in_thousands(axes)
+
+
+def _in_thousands(axes: Axes) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _steps(axes: Axes, rows: pd.DataFrame, name: str, end: float, **style: Any) -> None:
+    x, y = rows["grid_step"].to_numpy(float), rows[name].to_numpy(float)
+    axes.step(np.append(x, end), np.append(y, y[-1]), where="post", **style)
