@@ -17,7 +17,7 @@ from hyperlax.errors import UserError
 from hyperlax.results.directory import run_directories
 from hyperlax.results.storage import read_table
 from hyperlax.results.summary import name_of, summarise
-from hyperlax.results.writer import EVALUATION_COLUMNS, LANE_COLUMNS, METRIC_KEYS, budget_of, policy_path
+from hyperlax.results.writer import EVALUATION_COLUMNS, LANE_COLUMNS, METRIC_KEYS, ROUND_COLUMNS, budget_of, policy_path
 
 _METADATA = "__metadata__"
 
@@ -33,6 +33,7 @@ class Run:
         evaluations: one row an evaluation; rows that a resumed run wrote again count once.
         metrics: training metrics.
         lanes: one row for each (sample, seed) that ended.
+        rounds: one row a round of a program, those that a killed run has to do again included.
         summary: one row a sample, made from the tables above and so never older than they are.
         note: one line to print, when this run was chosen among several; else empty.
     """
@@ -43,6 +44,7 @@ class Run:
     evaluations: pd.DataFrame
     metrics: pd.DataFrame
     lanes: pd.DataFrame
+    rounds: pd.DataFrame
     summary: pd.DataFrame
     note: str = ""
 
@@ -68,9 +70,10 @@ def load_run(path: str | Path) -> Run:
     evaluations = _last(read_table(directory / "evaluations.csv", EVALUATION_COLUMNS), "grid_step")
     metrics = _last(read_table(directory / "metrics.csv", METRIC_KEYS), "env_steps")
     lanes = _last(read_table(directory / "lanes.csv", LANE_COLUMNS))
+    rounds = read_table(directory / "rounds.csv", ROUND_COLUMNS)
     seeds = len(info["seeds"]) if "seeds" in info else None
     summary = summarise(evaluations, samples, lanes, budget_of(info, evaluations), seeds)
-    return Run(directory, info, samples, evaluations, metrics, lanes, summary, note)
+    return Run(directory, info, samples, evaluations, metrics, lanes, rounds, summary, note)
 
 
 def find_run(path: Path) -> tuple[Path, str]:

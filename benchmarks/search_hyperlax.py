@@ -1,0 +1,121 @@
+"""A search with hyperlax for so many seconds, over the space and with the output of `search_peer.py`.
+
+    python search_hyperlax.py --env cartpole --seconds 60 --steps 61440 --seed 0 --output FILE.json
+
+The clock starts before anything is imported. The critic keeps two layers of 64, and its learning rate is drawn too:
+hyperlax has no ties between hyperparameters.
+"""
+
+from __future__ import annotations
+
+import time
+
+STARTED = time.time()
+
+import argparse  # noqa: E402
+import dataclasses  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+import tempfile  # noqa: E402
+import threading  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import report  # noqa: E402
+import search_peer  # noqa: E402
+
+BEYOND = 100_000  # trials: more than there is time for
+CRITIC = {"critic_network.layer_sizes": "[64,64]", "critic_network.activation": "tanh"}
+
+
+def recipe() -> Any:
+    """Returns PPO with the peers' space."""
+    from hyperlax.recipes import get_recipe
+    from hyperlax.spaces import Categorical, LogUniform, Uniform
+
+    space: dict[str, Any] = {}
+    for name, entry in search_peer.SPACE.items():
+        if "choices" in entry:
+            space[name] = Categorical(tuple(tuple(c) if isinstance(c, list) else c for c in entry["choices"]))
+        else:
+            space[name] = (LogUniform if entry["log"] else Uniform)(entry["low"], entry["high"])
+    space["critic_lr"] = space["actor_lr"]
+    return dataclasses.replace(get_recipe("ppo_mlp"), name="search_pays", space=space, tuned={})
+
+
+def fixed() -> dict[str, Any]:
+    """Returns what is the same in all trials, beside the critic's layers."""
+    return search_peer.FIXED | CRITIC
+
+
+def search(args: argparse.Namespace, root: str) -> dict[str, Any]:
+    """Searches until the time is over; returns what came of it."""
+    import hyperlax
+
+    left = args.seconds - (time.time() - STARTED)
+    threading.Timer(left, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        hyperlax.optimize(
+            recipe(), f"gymnax.{args.env}", num_trials=BEYOND, sampler=args.sampler, pruner=args.pruner,
+            overrides=fixed(), seed=args.seed, run_length=args.steps, num_seeds=1,
+            num_evaluations=search_peer.EVALUATIONS, num_eval_episodes=search_peer.EPISODES, winner_seeds=0,
+            output_root=root, save_policies=False, progress=False, plot=False,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        pass
+    return result(Path(root), args.seconds)
+
+
+def result(root: Path, seconds: float) -> dict[str, Any]:
+    """Returns the trials of the study that ended in time, as a peer does."""
+    from hyperlax.results import load_run
+    from hyperlax.search.study import open_storage
+
+    run = load_run(root)
+    storage = open_storage(run.path / "study.journal")
+    study = storage.get_all_studies()[0]
+    samples = {sample["sample_id"]: sample for sample in run.samples.to_dict("records")}
+    trials = []
+    for trial in storage.get_all_trials(study._study_id):
+        if trial.datetime_complete is None or trial.datetime_complete.timestamp() - STARTED > seconds:
+            continue
+        values = {name: samples[trial.number][name] for name in (*search_peer.SPACE, "critic_lr")}
+        state = {"COMPLETED": "complete", "PRUNED": "pruned"}.get(trial.user_attrs.get("status", ""), "failed")
+        end = trial.datetime_complete.timestamp() - STARTED
+        value = trial.value if state == "complete" else None
+        trials.append(dict(number=trial.number, params=values, value=value, state=state, end=end))
+    trials.sort(key=lambda trial: trial["end"])
+    program = run.info["programs"][0]
+    about = {name: program[name] for name in ("lanes", "lanes_busy", "cores_busy", "compile_seconds")}
+    return search_peer.summary(trials, seconds) | about | {"trials": trials}
+
+
+def retrain(args: argparse.Namespace, values: dict[str, Any], root: str) -> list[float]:
+    """Trains the best on fresh seeds."""
+    import hyperlax
+
+    run = hyperlax.sweep(
+        recipe(), f"gymnax.{args.env}", samples=[values], overrides=fixed(), seed=9_000 + args.seed,
+        run_length=args.steps, num_seeds=args.retrain, num_evaluations=1, num_eval_episodes=search_peer.EPISODES,
+        winner_seeds=0, output_root=root, save_policies=False, progress=False, plot=False,
+    )  # fmt: skip
+    return [float(value) for value in run.evaluations["mean_return"]]
+
+
+def main() -> None:
+    """Searches, trains the best anew and writes what came of it."""
+    args = search_peer.parse()
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/cache"  # empty: compiling counts
+        found = search(args, f"{folder}/search")
+        best = found["best_params"]
+        found["retrained"] = retrain(args, best, f"{folder}/retrain") if args.retrain and best else []
+    found |= dict(versions=report.our_versions(), command=report.command())
+    args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps({k: v for k, v in found.items() if k not in ("trials", "versions")}))
+
+
+if __name__ == "__main__":
+    main()
