@@ -2,8 +2,7 @@
 
     python search_hyperlax.py --env cartpole --seconds 60 --steps 61440 --seed 0 --output FILE.json
 
-The clock starts before anything is imported. The critic keeps two layers of 64, and its learning rate is drawn too:
-hyperlax has no ties between hyperparameters.
+The clock starts before anything is imported.
 """
 
 from __future__ import annotations
@@ -26,27 +25,33 @@ import report  # noqa: E402
 import search_peer  # noqa: E402
 
 BEYOND = 100_000  # trials: more than there is time for
-CRITIC = {"critic_network.layer_sizes": "[64,64]", "critic_network.activation": "tanh"}
 
 
 def recipe() -> Any:
-    """Returns PPO with the peers' space."""
+    """Returns PPO with the peers' space: one learning rate and the same layers for actor and critic."""
+    from hyperlax.algorithms.ppo import PPO
     from hyperlax.recipes import get_recipe
     from hyperlax.spaces import Categorical, LogUniform, Uniform
+    from hyperlax.spaces.hyperparameters import replace
 
-    space: dict[str, Any] = {}
-    for name, entry in search_peer.SPACE.items():
+    @dataclasses.dataclass(frozen=True)
+    class TiedPPO(PPO):
+        """PPO whose critic has the actor's learning rate and layers."""
+
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "critic_lr", self.actor_lr)
+            object.__setattr__(self, "critic_network", self.actor_network)
+
+    def distribution(entry: dict[str, Any]) -> Any:
         if "choices" in entry:
-            space[name] = Categorical(tuple(tuple(c) if isinstance(c, list) else c for c in entry["choices"]))
-        else:
-            space[name] = (LogUniform if entry["log"] else Uniform)(entry["low"], entry["high"])
-    space["critic_lr"] = space["actor_lr"]
-    return dataclasses.replace(get_recipe("ppo_mlp"), name="search_pays", space=space, tuned={})
+            return Categorical(tuple(entry["choices"]))
+        return (LogUniform if entry["log"] else Uniform)(entry["low"], entry["high"])
 
-
-def fixed() -> dict[str, Any]:
-    """Returns what is the same in all trials, beside the critic's layers."""
-    return search_peer.FIXED | CRITIC
+    parent = get_recipe("ppo_mlp")
+    plain = replace(parent.defaults, search_peer.FIXED)
+    tied = TiedPPO(**{field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)})
+    space = {name: distribution(entry) for name, entry in search_peer.SPACE.items()}
+    return dataclasses.replace(parent, name="search_pays", defaults=tied, space=space, tuned={})
 
 
 def search(args: argparse.Namespace, root: str) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def search(args: argparse.Namespace, root: str) -> dict[str, Any]:
     try:
         hyperlax.optimize(
             recipe(), f"gymnax.{args.env}", num_trials=BEYOND, sampler=args.sampler, pruner=args.pruner,
-            overrides=fixed(), seed=args.seed, run_length=args.steps, num_seeds=1,
+            seed=args.seed, run_length=args.steps, num_seeds=1,
             num_evaluations=search_peer.EVALUATIONS, num_eval_episodes=search_peer.EPISODES, winner_seeds=0,
             output_root=root, save_policies=False, progress=False, plot=False,
         )  # fmt: skip
@@ -72,6 +77,8 @@ def result(root: Path, seconds: float) -> dict[str, Any]:
     from hyperlax.results import load_run
     from hyperlax.search.study import open_storage
 
+    if not list(root.rglob("run.json")):  # it was still compiling
+        return search_peer.summary([], seconds) | {"trials": []}
     run = load_run(root)
     storage = open_storage(run.path / "study.journal")
     study = storage.get_all_studies()[0]
@@ -80,7 +87,7 @@ def result(root: Path, seconds: float) -> dict[str, Any]:
     for trial in storage.get_all_trials(study._study_id):
         if trial.datetime_complete is None or trial.datetime_complete.timestamp() - STARTED > seconds:
             continue
-        values = {name: samples[trial.number][name] for name in (*search_peer.SPACE, "critic_lr")}
+        values = {name: samples[trial.number][name] for name in search_peer.SPACE}
         state = {"COMPLETED": "complete", "PRUNED": "pruned"}.get(trial.user_attrs.get("status", ""), "failed")
         end = trial.datetime_complete.timestamp() - STARTED
         value = trial.value if state == "complete" else None
@@ -96,7 +103,7 @@ def retrain(args: argparse.Namespace, values: dict[str, Any], root: str) -> list
     import hyperlax
 
     run = hyperlax.sweep(
-        recipe(), f"gymnax.{args.env}", samples=[values], overrides=fixed(), seed=9_000 + args.seed,
+        recipe(), f"gymnax.{args.env}", samples=[values], seed=9_000 + args.seed,
         run_length=args.steps, num_seeds=args.retrain, num_evaluations=1, num_eval_episodes=search_peer.EPISODES,
         winner_seeds=0, output_root=root, save_policies=False, progress=False, plot=False,
     )  # fmt: skip
@@ -106,6 +113,8 @@ def retrain(args: argparse.Namespace, values: dict[str, Any], root: str) -> list
 def main() -> None:
     """Searches, trains the best anew and writes what came of it."""
     args = search_peer.parse()
+    if args.cpu is not None:
+        os.sched_setaffinity(0, {args.cpu})  # before JAX counts the cores
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/cache"  # empty: compiling counts

@@ -218,7 +218,7 @@ def new_study(sampler: str, pruner: str, seed: int) -> Any:
         sampler=samplers.TPESampler(multivariate=True, seed=seed)
         if sampler == "tpe"
         else samplers.RandomSampler(seed=seed),
-        pruner=pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+        pruner=pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=3)
         if pruner == "asha"
         else pruners.NopPruner(),
     )

@@ -1,0 +1,187 @@
+"""What a search finds in so much wall time: hyperlax against Optuna driving rejax or Stable-Baselines3.
+
+    python benchmarks/search_pays.py --rejax-python .venv-rejax/bin/python --sb3-python .venv-sb3/bin/python
+
+`make bench-search`. PPO on three environments, one space for all (`search_peer.py`), each search a process of its own
+that gets one core for the same time, compilation included and nothing cached; as many side by side as there are cores,
+methods in turns. What a search found best is trained again, by its own library, on fresh seeds. Every search is kept as
+JSON, and is not repeated where its file exists.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import numpy as np
+import report
+
+HERE = Path(__file__).resolve().parent
+STEPS = {"cartpole": 61_440, "acrobot": 102_400, "pendulum": 102_400}  # whole rollouts of every trial
+METHODS = {
+    "hyperlax, TPE, asha": ("hyperlax", "tpe", "asha"),
+    "hyperlax, random": ("hyperlax", "random", "none"),
+    "rejax, TPE": ("rejax", "tpe", "none"),
+    "SB3, TPE, asha": ("sb3", "tpe", "asha"),
+}
+PEERS = [name for name, (library, *_) in METHODS.items() if library != "hyperlax"]
+COLOURS = dict(zip(METHODS, ("#0072B2", "#56B4E9", "#E69F00", "#D55E00"), strict=True))
+LINES = dict(zip(METHODS, ("-", "--", "-.", ":"), strict=True))
+
+
+def searches(args: argparse.Namespace) -> Iterator[tuple[str, str, int, Path]]:
+    """Yields environment, method, repetition and file of every search, methods in turns."""
+    for repeat in range(args.repeats):
+        for env in args.environments:
+            for method in METHODS:
+                name = "_".join([env, *METHODS[method], str(repeat)])
+                yield env, method, repeat, args.raw / f"{name}.json"
+
+
+def run(env: str, method: str, repeat: int, file: Path, cores: Queue[int], args: argparse.Namespace) -> None:
+    """Makes one search on a core that is free, unless its file exists."""
+    if file.exists():
+        return
+    core = cores.get()
+    try:
+        search(env, method, repeat, file, core, args)
+    finally:
+        cores.put(core)
+
+
+def search(env: str, method: str, repeat: int, file: Path, core: int, args: argparse.Namespace) -> None:
+    """Makes one search."""
+    library, sampler, pruner = METHODS[method]
+    python = {"hyperlax": sys.executable, "rejax": args.rejax_python, "sb3": args.sb3_python}[library]
+    script = "search_hyperlax.py" if library == "hyperlax" else "search_peer.py"
+    peer = [] if library == "hyperlax" else ["--peer", library]
+    retrain = str({"hyperlax": args.retrain, "rejax": args.retrain_rejax, "sb3": args.retrain_sb3}[library])
+    words = [python, str(HERE / script), *peer, "--env", env, "--seconds", str(args.seconds), "--steps"]
+    words += [str(STEPS[env]), "--cpu", str(core), "--seed", str(args.first_seed + repeat)]
+    words += ["--sampler", sampler, "--pruner", pruner]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".part")
+    done = subprocess.run([*words, "--retrain", retrain, "--output", str(temporary)], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr[-2000:]}")
+    temporary.rename(file)
+    print(file.stem, {k: v for k, v in report.last_json(done.stdout).items() if k not in ("best_params", "command")})
+    sys.stdout.flush()
+
+
+def load(args: argparse.Namespace) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Returns the searches that there are, by environment and method."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for env, method, _, file in searches(args):
+        if file.exists():
+            found.setdefault((env, method), []).append(json.loads(file.read_text()))
+    return found
+
+
+def rows(found: dict[tuple[str, str], list[dict[str, Any]]]) -> list[list[Any]]:
+    """Returns a row an environment and method."""
+    table = []
+    for (env, method), runs in found.items():
+        hourly = statistics.median(r["finished_per_hour"] for r in runs)
+        peers = [statistics.median(r["finished_per_hour"] for r in found[env, p]) for p in PEERS if (env, p) in found]
+        scores = [statistics.fmean(r["retrained"]) for r in runs if r["retrained"]]
+        error = statistics.stdev(scores) / len(scores) ** 0.5 if len(scores) > 1 else float("nan")
+        ratio = hourly / max(peers) if method not in PEERS and peers and max(peers) > 0 else None
+        busy = [r["cores_busy"] for r in runs if "cores_busy" in r]
+        table.append([
+            env, method, len(runs), f"{statistics.median(r['complete'] for r in runs):.0f}",
+            f"{statistics.median(r['pruned'] for r in runs):.0f}", f"{hourly:,.0f}", report.number(ratio, 0),
+            f"{statistics.fmean(scores):.1f} ± {error:.1f}" if scores else None,
+            f"{statistics.median(busy):.0%}" if busy else None,
+        ])  # fmt: skip
+    return table
+
+
+def best_so_far(run: dict[str, Any], seconds: np.ndarray) -> np.ndarray:
+    """Returns the best value of the trials that had completed by each time; NaN before the first."""
+    complete = sorted((t["end"], t["value"]) for t in run["trials"] if t["state"] == "complete")
+    ends = [end for end, _ in complete]
+    best = np.maximum.accumulate([value for _, value in complete]) if complete else np.empty(0)
+    count = np.searchsorted(ends, seconds, side="right")
+    return np.array([best[c - 1] if c else np.nan for c in count])
+
+
+def draw(found: dict[tuple[str, str], list[dict[str, Any]]], args: argparse.Namespace, path: Path) -> None:
+    """Draws the best so far over wall time, mean and range of the repetitions, with its numbers as CSV."""
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    seconds = np.linspace(0, args.seconds, 121)
+    envs: Sequence[str] = list(dict.fromkeys(env for env, _ in found))
+    figure = Figure(figsize=(4.2 * len(envs), 3.6), layout="constrained")
+    panels = dict(zip(envs, figure.subplots(1, len(envs), squeeze=False)[0], strict=True))
+    points = []
+    for (env, method), runs in found.items():
+        curves = np.array([best_so_far(run, seconds) for run in runs])
+        whole = ~np.isnan(curves).any(axis=0)
+        mean = np.where(whole, curves.mean(axis=0), np.nan)
+        style = dict(color=COLOURS[method], linestyle=LINES[method])
+        panels[env].plot(seconds, mean, label=method, linewidth=1.8, **style)
+        low, high = np.where(whole, curves.min(axis=0), np.nan), np.where(whole, curves.max(axis=0), np.nan)
+        panels[env].fill_between(seconds, low, high, color=COLOURS[method], alpha=0.12, linewidth=0)
+        points.append(
+            pd.DataFrame(dict(environment=env, method=method, seconds=seconds, mean=mean, low=low, high=high))
+        )
+    for env, axes in panels.items():
+        axes.set(title=f"{env}, trials of {STEPS[env]:,} steps", xlabel="wall seconds", ylabel="best return so far")
+        axes.grid(alpha=0.25)
+    handles, labels = next(iter(panels.values())).get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=160)
+    pd.concat(points).to_csv(path.with_suffix(".csv"), index=False, float_format="%.6g", lineterminator="\n")
+
+
+def main() -> None:
+    """Searches, tabulates and draws."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rejax-python", default=".venv-rejax/bin/python")
+    parser.add_argument("--sb3-python", default=".venv-sb3/bin/python")
+    parser.add_argument("--environments", nargs="+", default=list(STEPS), choices=list(STEPS))
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each search")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=2001)
+    parser.add_argument("--retrain", type=int, default=8, help="fresh seeds for what was found best")
+    parser.add_argument("--retrain-rejax", type=int, default=3, help="likewise, where each compiles again")
+    parser.add_argument("--retrain-sb3", type=int, default=2, help="likewise, where a training takes half a minute")
+    parser.add_argument("--raw", type=Path, default=report.ROOT / "results" / "search_pays", help="a file a search")
+    parser.add_argument("--output", type=Path, default=report.ROOT / "benchmark_results" / "search")
+    args = parser.parse_args()
+    cores: Queue[int] = Queue()
+    for core in sorted(os.sched_getaffinity(0)):
+        cores.put(core)
+    with ThreadPoolExecutor(cores.qsize()) as pool:
+        list(pool.map(lambda each: run(*each, cores, args), searches(args)))
+    found = load(args)
+    ours = next(runs[0]["versions"] for (_, method), runs in found.items() if method not in PEERS)
+    theirs = {m.split(",")[0]: runs[0]["versions"] for (_, m), runs in found.items() if m in PEERS}
+    columns = ["environment", "method", "repeats", "trained to the end", "pruned", "finished an hour",
+               "times the faster peer", "best, on fresh seeds", "cores busy"]  # fmt: skip
+    text = [
+        report.heading("What a search finds", versions=ours, **{f"versions of {k}": v for k, v in theirs.items()}),
+        f"{args.seconds:.0f} s of wall time on one core each, {args.repeats} repetitions; medians, and of the best its "
+        "mean return on fresh seeds, over the repetitions ± standard error. Cores busy: CPU seconds of ticks and evaluations over "
+        "cores and wall seconds, from the first lane on.\n",
+        report.table(columns, rows(found)),
+        "![Best so far over wall time](search.png)\n",
+    ]
+    draw(found, args, args.output / "search.png")
+    report.write(args.output / "search.md", "\n".join(text))
+
+
+if __name__ == "__main__":
+    main()
