@@ -174,8 +174,8 @@ def main() -> None:
     text = [
         report.heading("What a search finds", versions=ours, **{f"versions of {k}": v for k, v in theirs.items()}),
         f"{args.seconds:.0f} s of wall time on one core each, {args.repeats} repetitions; medians, and of the best its "
-        "mean return on fresh seeds, over the repetitions ± standard error. Cores busy: CPU seconds of ticks and evaluations over "
-        "cores and wall seconds, from the first lane on.\n",
+        "mean return on fresh seeds, over the repetitions ± standard error. Cores busy: CPU seconds of ticks and "
+        "evaluations over cores and wall seconds, from the first lane on.\n",
         report.table(columns, rows(found)),
         "![Best so far over wall time](search.png)\n",
     ]
