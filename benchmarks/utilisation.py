@@ -69,8 +69,8 @@ def main() -> None:
         f"{args.trials} trials of {args.env}, {args.steps:,} steps, TPE with {args.pruner}: "
         f"{json.dumps(run.info['trials'])}; {program['lanes']} lanes, {len(run.rounds)} rounds, "
         f"{program['ticks']} ticks. By tenths of the time from the first lane on; in the last, trials run out.\n",
-        "Lanes: that had a trial. Cores: CPU seconds of ticks and evaluations over all cores. Host: from one tick to the "
-        "next, in which trials are asked for and told, and results written.\n",
+        "Lanes: that had a trial. Cores: CPU seconds of ticks and evaluations over all cores. Host: from one tick to "
+        "the next, in which trials are asked for and told, and results written.\n",
         report.table(["tenth", "seconds", "lanes busy", "cores busy", "host"], rows),
     ]
     args.output.mkdir(parents=True, exist_ok=True)
