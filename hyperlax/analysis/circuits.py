@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from hyperlax.analysis.plots import STYLE
+from hyperlax.analysis.figures import picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,18 +84,11 @@ def _lines(table: pd.DataFrame) -> Iterator[tuple[Any, Any, pd.DataFrame]]:
 
 @contextmanager
 def _figure(panels: int, path: Path, title: str, sharey: bool = True) -> Iterator[list[Axes]]:
-    """Gives panels side by side, and writes them when they are drawn; without pyplot, as in `plots`."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """Gives panels side by side, and writes them when they are drawn."""
     from matplotlib.ticker import MaxNLocator
 
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6 * panels + 0.4, 4), layout="constrained")
-        FigureCanvasAgg(figure)
+    with picture(path.with_suffix(""), title, (4.6 * panels + 0.4, 4), ("png",)) as figure:
         axes = list(figure.subplots(1, panels, sharey=sharey, squeeze=False)[0])
         yield axes
         for one in axes:
             one.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
-        figure.savefig(path, dpi=160)

@@ -16,16 +16,12 @@ import pandas as pd
 
 from hyperlax.analysis import statistics
 from hyperlax.analysis.collection import Entry, environments
-from hyperlax.analysis.plots import STYLE
+from hyperlax.analysis.figures import COLOURS, FORMATS, LINES, MARKERS, beside, picture, write_numbers
 from hyperlax.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999999")
-LINES = ("-", "--", "-.", ":")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-FORMATS = ("png", "svg", "pdf")
 _RESAMPLES = 1000
 
 Draw = Callable[["Axes", list[Entry], dict[str, dict[str, Any]]], list[dict[str, Any]]]
@@ -201,12 +197,8 @@ def draw_importances(axes: Axes, entries: list[Entry], styles: dict[str, dict[st
 # --- how they are drawn --------------------------------------------------------------------------
 
 
-def _figure(entries: Sequence[Entry], draw: Draw, title: str, stem: Path) -> Path:
+def _figure(entries: Sequence[Entry], draw: Draw, title: str, stem: Path, formats: Sequence[str] = FORMATS) -> Path:
     """Draws a panel an environment and writes the picture in all formats, with its numbers."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = environments(entries)
     families = sorted({entry.family for entry in entries})
     styles = {
@@ -221,9 +213,8 @@ def _figure(entries: Sequence[Entry], draw: Draw, title: str, stem: Path) -> Pat
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     rows = []
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "hyperlax"}):
-        figure = Figure(figsize=(1.2 + 4.2 * columns, 0.9 + 3.4 * lines), layout="constrained")
-        FigureCanvasAgg(figure)
+    size = (1.2 + 4.2 * columns, 0.9 + 3.4 * lines)
+    with picture(stem, title, size, formats) as figure:
         grid = figure.subplots(lines, columns, squeeze=False).flatten()
         for axes, (environment, some) in zip(grid, panels.items(), strict=False):
             rows += [{"environment": environment, **row} for row in draw(axes, some, styles)]
@@ -233,12 +224,8 @@ def _figure(entries: Sequence[Entry], draw: Draw, title: str, stem: Path) -> Pat
         handles = {h[1]: h[0] for axes in grid for h in zip(*axes.get_legend_handles_labels(), strict=True)}
         if handles:
             figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
-        for kind in FORMATS:
-            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
-            figure.savefig(stem.with_suffix(f".{kind}"), dpi=160, metadata=metadata)
-    pd.DataFrame(rows).to_csv(stem.with_suffix(".csv"), index=False, float_format="%.6g", lineterminator="\n")
-    return stem.with_suffix(".png")
+    write_numbers(pd.DataFrame(rows), stem)
+    return beside(stem, "png")
 
 
 def _band(

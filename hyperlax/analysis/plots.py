@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from hyperlax.analysis.tables import important_hyperparameters, is_numeric, label_of, short
+from hyperlax.analysis.figures import COLOURS, STATUS_STYLE, label_of_status, picture
+from hyperlax.analysis.tables import important_hyperparameters, is_logarithmic, is_numeric, label_of, short
 from hyperlax.errors import UserError
 from hyperlax.results import STATUSES, Run
-from hyperlax.results.storage import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _HYPERPARAMETERS = 4
 _FEW_VALUES = 5  # a number with no more values than this is drawn in columns, as a category is
-# Okabe and Ito's colours, told apart by colour-blind readers; each status has its own
-# marker and lightness too, so that a black and white print says the same.
-_BEST = "#0072B2"
+_BEST = COLOURS[0]
 _OTHERS = "#9a9a9a"
-_STATUS_STYLE: Any = {
-    "COMPLETED": ("o", "#0072B2"),
-    "PRUNED": ("v", "#E69F00"),
-    "TIMED_OUT": ("s", "#56B4E9"),
-    "DIVERGED": ("X", "#D55E00"),
-    "FAILED": ("P", "#000000"),
-    "UNFINISHED": ("d", "#999999"),
-}
-STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-}
 
 
 def plot_sweep(run: Run, path: str | Path) -> Path:
@@ -81,15 +63,7 @@ def _numbers(run: Run, names: list[str]) -> pd.DataFrame:
 
 
 def _draw(run: Run, numbers: pd.DataFrame, chosen: list[tuple[str, float]], path: Path) -> None:
-    import matplotlib
-
-    # The figure is made without pyplot, so an embedding program's own backend stays as it is.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 6.4 if chosen else 4), layout="constrained")
-        FigureCanvasAgg(figure)
+    with picture(path.with_suffix(""), _title(run), (10, 6.4 if chosen else 4), ("png",)) as figure:
         rows: Any = figure.subfigures(2, 1, height_ratios=[1.25, 1]) if chosen else [figure]
         left, right = rows[0].subplots(1, 2, width_ratios=[1.35, 1])
         _draw_curves(left, numbers, run)
@@ -98,11 +72,7 @@ def _draw(run: Run, numbers: pd.DataFrame, chosen: list[tuple[str, float]], path
             lower = list(rows[1].subplots(1, len(chosen), sharey=True, squeeze=False)[0])
             lower[0].set_ylabel("final return")
             for axes, (name, importance) in zip(lower, chosen, strict=True):
-                _draw_hyperparameter(axes, numbers[numbers["panel"] == name], name, importance)
-        figure.suptitle(_title(run), x=0.01, ha="left", fontsize=10)
-        content = io.BytesIO()
-        figure.savefig(content, dpi=160, format="png")
-        write_atomic(path, content.getvalue())
+                draw_hyperparameter(axes, numbers[numbers["panel"] == name], name, importance)
 
 
 def _draw_curves(axes: Axes, numbers: pd.DataFrame, run: Run) -> None:
@@ -130,11 +100,11 @@ def _draw_ranking(axes: Axes, ranked: pd.DataFrame) -> None:
     axes.errorbar(
         valid["x"].astype(float), valid["y"], yerr=valid["spread"].fillna(0), fmt="none", ecolor="#bbbbbb", zorder=1
     )
-    for status in _in_order(ranked):
+    for status in statuses_of(ranked):
         points = valid[valid["status"] == status]
-        marker, colour = _STATUS_STYLE.get(status, ("o", "black"))
+        marker, colour = STATUS_STYLE.get(status, ("o", "black"))
         count = int((ranked["status"] == status).sum())
-        label = f"{status.lower().replace('_', ' ')} ({count})"
+        label = f"{label_of_status(status)} ({count})"
         axes.scatter(points["x"].astype(float), points["y"], s=22, marker=marker, color=colour, label=label, zorder=3)
     absent = len(ranked) - len(valid)
     title = "Final returns, sorted" + (f" ({absent} without any)" if absent else "")
@@ -143,11 +113,12 @@ def _draw_ranking(axes: Axes, ranked: pd.DataFrame) -> None:
     axes.legend(frameon=False, loc="best", handletextpad=0.1)
 
 
-def _draw_hyperparameter(axes: Axes, points: pd.DataFrame, name: str, importance: float) -> None:
+def draw_hyperparameter(axes: Axes, points: pd.DataFrame, name: str, importance: float) -> None:
+    """Draws returns ``y`` against values ``x`` of a hyperparameter; rows are samples, the best first."""
     values = points["x"].infer_objects()
     if is_numeric(values) and values.nunique() > _FEW_VALUES:
         _draw_points(axes, points, values.to_numpy(float))
-        if values.min() > 0 and values.max() / values.min() >= 30:
+        if is_logarithmic(values):
             axes.set_xscale("log")
     else:
         _draw_strip(axes, points, values)
@@ -162,8 +133,8 @@ def _draw_points(axes: Axes, points: pd.DataFrame, places: np.ndarray) -> None:
     best = np.arange(reached.sum()) == 0  # the summary's order: best first
     style: Any = {"s": np.where(best, 44, 16), "color": np.where(best, _BEST, "#666666")}
     axes.scatter(places[reached], points["y"][reached], linewidths=0, zorder=3, **style)
-    for status in _in_order(points[~reached]):
-        marker, colour = _STATUS_STYLE[status]
+    for status in statuses_of(points[~reached]):
+        marker, colour = STATUS_STYLE[status]
         absent = places[~reached & (points["status"] == status).to_numpy()]
         transform = axes.get_xaxis_transform()
         axes.scatter(absent, 0 * absent, 16, colour, marker=marker, transform=transform, clip_on=False, zorder=3)
@@ -194,7 +165,8 @@ def _natural(text: str) -> tuple[list[float], str]:
     return [float(word) for word in digits.split() if word.strip(".")], text
 
 
-def _in_order(ranked: pd.DataFrame) -> list[str]:
+def statuses_of(ranked: pd.DataFrame) -> list[str]:
+    """Returns the statuses that occur, best first."""
     present = set(ranked["status"])
     return [status for status in (*STATUSES, "UNFINISHED") if status in present]
 

@@ -96,6 +96,11 @@ def is_numeric(column: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
+def is_logarithmic(column: pd.Series) -> bool:
+    """Tells whether numbers span so much that their logarithm is what matters."""
+    return bool(column.min() > 0 and column.max() / column.min() >= 30)
+
+
 def short(value: Any) -> str:
     """Returns a value for a narrow column: numbers to four digits, nothing for NaN."""
     if isinstance(value, float):

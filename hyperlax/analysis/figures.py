@@ -1,0 +1,85 @@
+"""How pictures are made and written: without pyplot, legible in print and to colour-blind readers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from hyperlax.results.storage import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = ("png", "svg", "pdf")
+# Okabe and Ito's colours, told apart by colour-blind readers; whatever has a colour has a marker, a line style or a
+# hatch too, so that a black and white print says the same.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999999")
+LINES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+RETURNS_MAP = "cividis"  # of colours for returns: its lightness rises evenly
+#: Marker and colour of each status.
+STATUS_STYLE: Any = {
+    "COMPLETED": ("o", "#0072B2"),
+    "PRUNED": ("v", "#E69F00"),
+    "TIMED_OUT": ("s", "#56B4E9"),
+    "DIVERGED": ("X", "#D55E00"),
+    "FAILED": ("P", "#000000"),
+    "UNFINISHED": ("d", "#999999"),
+}
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "svg.hashsalt": "hyperlax",  # the same picture is the same file
+}
+_DOTS_PER_INCH = 160
+
+
+@contextmanager
+def picture(stem: Path, title: str, size: tuple[float, float], formats: Sequence[str] = FORMATS) -> Iterator[Figure]:
+    """Gives a figure to draw in, and writes it in some formats when it is drawn.
+
+    Args:
+        stem: of the files, without the ending.
+        title: stands above.
+        size: width and height in inches.
+        formats: endings.
+    """
+    import matplotlib
+
+    # The figure is made without pyplot, so an embedding program's own backend stays as it is.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+        for kind in formats:
+            metadata: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
+            content = io.BytesIO()
+            figure.savefig(content, dpi=_DOTS_PER_INCH, format=kind, metadata=metadata)
+            write_atomic(beside(stem, kind), content.getvalue())
+
+
+def write_numbers(numbers: pd.DataFrame, stem: Path) -> None:
+    """Writes the numbers of a picture beside it."""
+    numbers.to_csv(beside(stem, "csv"), index=False, float_format="%.6g", lineterminator="\n")
+
+
+def beside(stem: Path, kind: str) -> Path:
+    """Returns a picture's file of one kind; a stem may have dots in it."""
+    return stem.with_name(f"{stem.name}.{kind}")
+
+
+def label_of_status(status: str) -> str:
+    """Returns a status as a legend has it."""
+    return status.lower().replace("_", " ")
