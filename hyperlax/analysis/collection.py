@@ -69,17 +69,22 @@ def collect(paths: Sequence[str | Path]) -> list[Entry]:
     return _told_apart(entries)
 
 
+def entry_of(run: Run) -> Entry:
+    """Returns a run as what can be compared with others."""
+    family = f"{run.info.get('algorithm', '?')}_{run.info.get('network', '?')}"
+    if run.info.get("mode", "batched") != "batched":
+        family += f", {run.info['mode']}"
+    environment = str(run.info.get("environment", "?"))
+    return Entry(family, environment, run.summary, run.hyperparameters, run, run.path)
+
+
 def _runs(path: Path) -> Iterable[Entry]:
     if (path / "run.json").is_file():
         directories = [path]
     else:
         directories = run_directories(path) if path.is_dir() else []
     for directory in directories:
-        run = load_run(directory)
-        family = f"{run.info.get('algorithm', '?')}_{run.info.get('network', '?')}"
-        if run.info.get("mode", "batched") != "batched":
-            family += f", {run.info['mode']}"
-        yield Entry(family, str(run.info.get("environment", "?")), run.summary, run.hyperparameters, run, directory)
+        yield entry_of(load_run(directory))
 
 
 def _tables(path: Path) -> Iterable[Entry]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,28 @@ STYLE: Any = {
     "svg.hashsalt": "hyperlax",  # the same picture is the same file
 }
 _DOTS_PER_INCH = 160
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture that can be drawn.
+
+    Attributes:
+        title: stands above.
+        size: width and height in inches.
+        draw: draws it in a figure and returns its numbers.
+    """
+
+    title: str
+    size: tuple[float, float]
+    draw: Callable[[Figure], pd.DataFrame]
+
+    def write(self, stem: Path, formats: Sequence[str] = FORMATS) -> Path:
+        """Writes it in some formats, with its numbers in a CSV; returns the file of the first."""
+        with picture(stem, self.title, self.size, formats) as figure:
+            numbers = self.draw(figure)
+        write_numbers(numbers, stem)
+        return beside(stem, formats[0])
 
 
 @contextmanager

@@ -9,7 +9,14 @@ import numpy as np
 import pandas as pd
 
 from hyperlax.analysis.figures import COLOURS, STATUS_STYLE, label_of_status, picture
-from hyperlax.analysis.tables import important_hyperparameters, is_logarithmic, is_numeric, label_of, short
+from hyperlax.analysis.tables import (
+    important_hyperparameters,
+    is_categorical,
+    is_logarithmic,
+    is_numeric,
+    label_of,
+    short,
+)
 from hyperlax.errors import UserError
 from hyperlax.results import STATUSES, Run
 
@@ -17,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _HYPERPARAMETERS = 4
-_FEW_VALUES = 5  # a number with no more values than this is drawn in columns, as a category is
 _BEST = COLOURS[0]
 _OTHERS = "#9a9a9a"
 
@@ -116,12 +122,12 @@ def _draw_ranking(axes: Axes, ranked: pd.DataFrame) -> None:
 def draw_hyperparameter(axes: Axes, points: pd.DataFrame, name: str, importance: float) -> None:
     """Draws returns ``y`` against values ``x`` of a hyperparameter; rows are samples, the best first."""
     values = points["x"].infer_objects()
-    if is_numeric(values) and values.nunique() > _FEW_VALUES:
+    if is_categorical(values):
+        _draw_strip(axes, points, values)
+    else:
         _draw_points(axes, points, values.to_numpy(float))
         if is_logarithmic(values):
             axes.set_xscale("log")
-    else:
-        _draw_strip(axes, points, values)
     axes.set_xlabel(label_of(name))
     if importance > 0:
         axes.set_title(f"importance {importance:.2f}", fontsize=8, color="#555555")
@@ -142,21 +148,26 @@ def _draw_points(axes: Axes, points: pd.DataFrame, places: np.ndarray) -> None:
 
 def _draw_strip(axes: Axes, points: pd.DataFrame, values: pd.Series) -> None:
     """Draws one column of points a value, spread sideways so that they do not hide each other."""
-    order = sorted(values.unique()) if is_numeric(values) else sorted(values.astype(str).unique(), key=_natural)
-    keys = values if is_numeric(values) else values.astype(str)
-    positions = keys.map({value: place for place, value in enumerate(order)}).to_numpy(float)
-    within = points.groupby(keys).cumcount().to_numpy()
+    labels, positions = in_columns(values)
+    within = points.groupby(positions).cumcount().to_numpy()
     aside = (within * 0.618 % 1 - 0.5) * 0.5  # golden ratio: even, and the same every time
     _draw_points(axes, points, positions + aside)
-    for place in range(len(order)):
+    for place in range(len(labels)):
         returns = points["y"].to_numpy()[positions == place]
         if not np.isnan(returns).all():
             median = float(np.nanmedian(returns))
             axes.plot([place - 0.32, place + 0.32], [median, median], color="black", linewidth=1.5, zorder=4)
-    labels = [short(value) for value in order]
-    axes.set_xticks(range(len(order)), labels, rotation=20 if sum(map(len, labels)) > 24 else 0)
-    axes.set_xlim(-0.6, len(order) - 0.4)
+    axes.set_xticks(range(len(labels)), labels, rotation=20 if sum(map(len, labels)) > 24 else 0)
+    axes.set_xlim(-0.6, len(labels) - 0.4)
     axes.grid(visible=False, axis="x")
+
+
+def in_columns(values: pd.Series) -> tuple[list[str], np.ndarray]:
+    """Returns the labels of different values, in order, and the place of each value among them."""
+    order = sorted(values.unique()) if is_numeric(values) else sorted(values.astype(str).unique(), key=_natural)
+    keys = values if is_numeric(values) else values.astype(str)
+    places = {value: place for place, value in enumerate(order)}
+    return [short(value) for value in order], keys.map(places).to_numpy(float)
 
 
 def _natural(text: str) -> tuple[list[float], str]:

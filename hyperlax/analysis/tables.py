@@ -13,6 +13,7 @@ from rich.text import Text
 from hyperlax.results import Run
 
 _MOST_HYPERPARAMETERS = 4
+_FEW_VALUES = 5
 _FEWEST_SAMPLES = 8  # with fewer, importances are as large by chance as they ever are
 
 
@@ -94,6 +95,11 @@ def important_hyperparameters(summary: pd.DataFrame, names: list[str]) -> list[t
 def is_numeric(column: pd.Series) -> bool:
     """Tells whether values have an order and distances; True and False do not."""
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def is_categorical(column: pd.Series) -> bool:
+    """Tells whether values are best told apart one by one: no numbers, or few different ones."""
+    return not is_numeric(column) or column.nunique() <= _FEW_VALUES
 
 
 def is_logarithmic(column: pd.Series) -> bool:
