@@ -27,8 +27,10 @@ _RESAMPLES = 1000
 Draw = Callable[["Axes", list[Entry], dict[str, dict[str, Any]]], list[dict[str, Any]]]
 
 
-def plot_comparison(entries: Sequence[Entry], folder: Path) -> dict[str, Path]:
-    """Draws everything that can be said of some families; returns the PNG of each picture by its title.
+def plot_comparison(entries: Sequence[Entry], folder: Path, formats: Sequence[str] = FORMATS) -> dict[str, Path]:
+    """Draws everything that can be said of some families; returns the first file of each picture by its title.
+
+    Performance profiles are drawn where there are families to compare: of one, they say what its distribution says.
 
     Raises:
         UserError: the folder cannot be written.
@@ -40,15 +42,18 @@ def plot_comparison(entries: Sequence[Entry], folder: Path) -> dict[str, Path]:
         "learning_curves": ("Learning curves: median and middle half of configurations", draw_curves, True),
         "hyperparameters": ("Rank correlation with the final return", draw_importances, False),
     }
+    if len(entries) == 1:
+        del pictures["performance_profiles"]
     drawn = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, (title, draw, needs_runs) in pictures.items():
             some = [entry for entry in entries if entry.run is not None or not needs_runs]
             if some:
-                drawn[title] = _figure(some, draw, title, folder / name)
-        aggregates(entries).to_csv(folder / "aggregates.csv", index=False, float_format="%.6g", lineterminator="\n")
-        improvements(entries).to_csv(folder / "improvement.csv", index=False, float_format="%.6g", lineterminator="\n")
+                drawn[title] = _figure(some, draw, title, folder / name, formats)
+        write_numbers(aggregates(entries), folder / "aggregates")
+        if len(entries) > 1:
+            write_numbers(improvements(entries), folder / "improvement")
     except OSError as error:
         raise UserError(f"'{folder}': cannot write there: {error.strerror}") from None
     return drawn
@@ -225,7 +230,7 @@ def _figure(entries: Sequence[Entry], draw: Draw, title: str, stem: Path, format
         if handles:
             figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
     write_numbers(pd.DataFrame(rows), stem)
-    return beside(stem, "png")
+    return beside(stem, formats[0])
 
 
 def _band(

@@ -8,11 +8,12 @@ told beside each.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,40 +61,61 @@ def importances(entry: Entry, resamples: int = RESAMPLES) -> pd.DataFrame:
             "%s on %s: importances of %d configurations are rough; %d or more would tell",
             entry.family, entry.environment, len(returns), FEWEST_SAMPLES,
         )  # fmt: skip
-    columns = {name: entry.summary[name] for name in names}
     rng = np.random.default_rng(0)
-    everything = np.arange(len(returns))
-    drawn = [everything, *rng.integers(len(returns), size=(resamples, len(returns)))]
-    shuffled = [rng.permutation(returns) for _ in range(_SHUFFLES)]
     with _quiet():
-        shares = _shares(columns, [(rows, returns[rows]) for rows in drawn])
-        chance = _shares(columns, [(everything, values) for values in shuffled])
-    low, high = np.quantile(shares[1:] if resamples else shares, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
-    values = (names, shares[0], low, high, chance.mean(axis=0), len(returns))
+        study = _study(entry.summary[names], returns)
+        value = _shares(study, names)
+        rows = rng.integers(len(returns), size=(resamples, len(returns)))
+        drawn = np.array([_shares(_resampled(study, some), names) for some in rows] or [value])
+        orders = [rng.permutation(len(returns)) for _ in range(_SHUFFLES)]
+        chance = np.mean([_shares(study, names, -returns[order]) for order in orders], axis=0)
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    values = (names, value, low, high, chance, len(returns))
     table = pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
     return table.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
 
 
-def _shares(columns: Mapping[str, pd.Series], cases: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Returns importances of some configurations given by their rows and returns, ``(cases, hyperparameters)``."""
+def _study(configurations: pd.DataFrame, returns: np.ndarray) -> Any:
+    """Returns a study that has configurations as its trials, numbered as the rows are."""
     import optuna
 
-    found = [_as_optuna(column) for column in columns.values()]
-    distributions = dict(zip(columns, (distribution for distribution, _ in found), strict=True))
-    configurations = [dict(zip(columns, row, strict=True)) for row in zip(*(v for _, v in found), strict=True)]
-    shares = []
-    for rows, returns in cases:
-        study = optuna.create_study(direction="maximize")
-        study.add_trials(
-            [
-                optuna.create_trial(params=configurations[row], distributions=distributions, value=float(value))
-                for row, value in zip(rows, returns, strict=True)
-            ]
-        )
-        importance = optuna.importance.get_param_importances(study, evaluator=evaluator(len(rows)), normalize=False)
-        values = np.array([importance[name] for name in columns])
-        shares.append(values / values.sum() if values.sum() > 0 else values)
-    return np.array(shares)
+    found = {name: _as_optuna(column) for name, column in configurations.items()}
+    distributions = {name: distribution for name, (distribution, _) in found.items()}
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(
+        [
+            optuna.create_trial(
+                params={name: values[row] for name, (_, values) in found.items()},
+                distributions=distributions,
+                value=float(value),
+            )
+            for row, value in enumerate(returns)
+        ]
+    )
+    for trial in study.get_trials(deepcopy=False):
+        trial.distributions = distributions  # the same objects: comparing copies of them takes a quarter of the time
+    return study
+
+
+def _resampled(study: Any, rows: np.ndarray) -> Any:
+    """Returns a study as if it had other trials; none is copied, which would take most of the time."""
+    trials = study.get_trials(deepcopy=False)
+    other = copy.copy(study)
+    other.get_trials = lambda deepcopy=True, states=None: [trials[row] for row in rows]
+    return other
+
+
+def _shares(study: Any, names: list[str], losses: np.ndarray | None = None) -> np.ndarray:
+    """Returns the share of each hyperparameter, of other losses than the study's where there are some."""
+    import optuna
+
+    trials = study.get_trials(deepcopy=False)
+    target = None if losses is None else lambda trial: losses[trial.number]
+    found = optuna.importance.get_param_importances(
+        study, evaluator=evaluator(len(trials)), target=target, normalize=False
+    )
+    values = np.array([found[name] for name in names])
+    return values / values.sum() if values.sum() > 0 else values
 
 
 def evaluator(configurations: int) -> Any:

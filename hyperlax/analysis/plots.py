@@ -128,6 +128,7 @@ def draw_hyperparameter(axes: Axes, points: pd.DataFrame, name: str, importance:
         _draw_points(axes, points, values.to_numpy(float))
         if is_logarithmic(values):
             axes.set_xscale("log")
+            axes.minorticks_off()  # they take most of the time that such a picture does
     axes.set_xlabel(label_of(name))
     if importance > 0:
         axes.set_title(f"importance {importance:.2f}", fontsize=8, color="#555555")

@@ -1,68 +1,69 @@
 """One HTML file that tells a run, a search or a benchmark: tables that sort and filter, pictures, how to repeat it.
 
-It needs no network and no other file: pictures stand in it as data, and a few lines of script sort the tables.
+It needs no network and no other file: pictures stand in it as data.
 """
 
 from __future__ import annotations
 
 import base64
 import html
+import io
 import json
-import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hyperlax.analysis.collection import Entry
-from hyperlax.analysis.comparison import aggregates, improvements
+from hyperlax.analysis.collection import Entry, entry_of
+from hyperlax.analysis.comparison import aggregates, improvements, plot_comparison
+from hyperlax.analysis.figures import FORMATS
+from hyperlax.analysis.page import Section, facts, page, shown, table
+from hyperlax.analysis.run_pictures import NAMES, SHORT, plot_run
 from hyperlax.errors import UserError
+from hyperlax.results import Run
 from hyperlax.results.storage import write_atomic
 
-MOST_ROWS = 2000  # of a table
+MOST_ROWS = 1200  # of all tables of configurations together
+MOST_BYTES = 2_500_000  # of all pictures together; those beyond are named
+_LARGE = 200_000  # bytes of a picture
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-figure { margin: 1rem 0; } img { max-width: 100%; background: white; border: 1px solid #8884; }
-.scroll { overflow: auto; max-height: 32rem; border: 1px solid #8884; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: .22rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #8882; }
-th { position: sticky; top: 0; background: Canvas; cursor: pointer; user-select: none; }
-th[aria-sort=ascending]::after { content: " \\2191"; } th[aria-sort=descending]::after { content: " \\2193"; }
-td.text, th.text { text-align: left; }
-input { font: inherit; margin: .3rem 0; padding: .2rem .5rem; width: 18rem; }
-pre { overflow: auto; background: #8881; padding: .7rem; font-size: 12.5px; }
-"""
 
-_SCRIPT = """
-for (const table of document.querySelectorAll("table.data")) {
-  const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
-  heads.forEach((head, column) => head.addEventListener("click", () => {
-    const up = head.getAttribute("aria-sort") !== "ascending";
-    heads.forEach(h => h.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", up ? "ascending" : "descending");
-    const key = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
-    const order = (a, b) => {
-      const [x, y] = [key(a), key(b)], [p, q] = [parseFloat(x), parseFloat(y)];
-      if (isNaN(p) !== isNaN(q)) return isNaN(p) ? 1 : -1;
-      const by = isNaN(p) ? x.localeCompare(y) : p - q;
-      return up ? by : -by;
-    };
-    body.append(...[...body.rows].sort(order));
-  }));
-  const filter = table.closest("section").querySelector("input");
-  filter?.addEventListener("input", () => {
-    const words = filter.value.toLowerCase().split(/\\s+/).filter(Boolean);
-    for (const row of body.rows) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = !words.every(word => text.includes(word));
-    }
-  });
-}
-"""
+def draw_report(entries: Sequence[Entry], folder: Path, title: str) -> tuple[list[Path], Path]:
+    """Draws some results and writes ``report.html`` beside the pictures; returns the pictures and the report.
+
+    One run has all its pictures; of several, each has those of ``SHORT``, in a folder of its own.
+
+    Args:
+        entries: what is told.
+        folder: where everything goes.
+        title: heading of the report.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    pictures = plot_comparison(entries, folder)
+    if len(entries) == 1:
+        pictures |= plot_run(entries[0], folder)
+    else:
+        for entry in entries:
+            own = plot_run(entry, folder / "runs" / _slug(entry), SHORT)
+            pictures |= {f"{_name(entry)}: {heading}": file for heading, file in own.items()}
+    return list(pictures.values()), write_report(entries, pictures, folder / "report.html", title)
+
+
+def write_run_report(run: Run) -> Path:
+    """Writes ``report.html`` into a run's directory, and its pictures, as PNG with their numbers, into ``plots``.
+
+    Raises:
+        UserError: no configuration has a return yet, or the directory cannot be written.
+    """
+    if run.summary["final_return"].notna().sum() == 0:
+        raise UserError(f"'{run.path}': nothing to report, no sample of this run has been evaluated yet")
+    entry, folder = entry_of(run), run.path / "plots"
+    pictures = plot_comparison([entry], folder, FORMATS[:1]) | plot_run(entry, folder, NAMES, FORMATS[:1])
+    return write_report([entry], pictures, run.path / "report.html", f"{_name(entry)}: {run.path.name}")
 
 
 def write_report(entries: Sequence[Entry], pictures: Mapping[str, Path], path: Path, title: str) -> Path:
@@ -77,28 +78,12 @@ def write_report(entries: Sequence[Entry], pictures: Mapping[str, Path], path: P
     Raises:
         UserError: the file cannot be written.
     """
-    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(_subtitle(entries))}</p>"]
-    if len(entries) > 1:
-        parts.append(_section("Families", _table(aggregates(entries)), filtered=True))
-        better = improvements(entries)
-        if len(better):
-            parts.append(_section("How likely one family's configuration beats another's", _table(better), True))
-    parts += [_section(name, _picture(file, name)) for name, file in pictures.items()]
+    sections = [*_compared(entries), *_pictured(pictures, path.parent)]
     for entry in entries:
-        columns = [*_RESULTS, *entry.hyperparameters]
-        shown = entry.summary[[name for name in columns if name in entry.summary]].head(MOST_ROWS)
-        parts.append(_section(f"{entry.family} on {entry.environment}: configurations", _table(shown), True))
-    for entry in entries:
-        if entry.run is not None:
-            parts.append(_section(f"{entry.family} on {entry.environment}: how it was made", _made(entry)))
-    page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        '<meta name="viewport" content="width=device-width">'
-        f"<style>{_STYLE}</style></head><body>\n{''.join(parts)}<script>{_SCRIPT}</script></body></html>\n"
-    )
+        sections += _told(entry, _name(entry) + ": " if len(entries) > 1 else "", MOST_ROWS // len(entries))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, page.encode())
+        write_atomic(path, page(title, _subtitle(entries), sections).encode())
     except OSError as error:
         raise UserError(f"'{path}': cannot write the report there: {error.strerror}") from None
     return path
@@ -110,55 +95,130 @@ _RESULTS = (
 )  # fmt: skip
 
 
+def _name(entry: Entry) -> str:
+    return f"{entry.family} on {entry.environment}"
+
+
+def _slug(entry: Entry) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "_", f"{entry.environment}_{entry.family}").strip("_")
+
+
 def _subtitle(entries: Sequence[Entry]) -> str:
-    count = sum(len(entry.summary) for entry in entries)
+    count, families = sum(len(entry.summary) for entry in entries), len({entry.family for entry in entries})
     names = sorted({entry.environment for entry in entries})
-    return f"{count} configurations of {len({e.family for e in entries})} families on {', '.join(names)}"
+    some = f" of {families} families" if families > 1 else ""
+    return f"{count} configuration{'s' * (count != 1)}{some} on {', '.join(names)}"
 
 
-def _section(title: str, content: str, filtered: bool = False) -> str:
-    search = '<input type="search" placeholder="filter rows">' if filtered else ""
-    return f"<section><h2>{html.escape(title)}</h2>{search}{content}</section>\n"
+# --- sections -----------------------------------------------------------------------------------
 
 
-def _table(frame: pd.DataFrame) -> str:
-    numeric = {name: pd.api.types.is_numeric_dtype(frame[name]) and frame[name].dtype != bool for name in frame}
-    heads = "".join(
-        f"<th{'' if numeric[name] else ' class=text'}>{html.escape(str(name).replace('_', ' '))}</th>" for name in frame
-    )
-    rows = []
-    for values in frame.itertuples(index=False):
-        cells = [_cell(value, numeric[name]) for name, value in zip(frame, values, strict=True)]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    return (
-        f'<div class="scroll"><table class="data"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
+def _compared(entries: Sequence[Entry]) -> Iterable[Section]:
+    if len(entries) > 1:
+        yield "Families", table(aggregates(entries))
+        better = improvements(entries)
+        if len(better):
+            yield "How likely one family's configuration beats another's", table(better)
 
 
-def _cell(value: Any, numeric: bool) -> str:
-    if not numeric:
-        return f"<td class=text>{html.escape(str(value))}</td>"
-    number = float(value)
-    if math.isnan(number):
-        return "<td data-value=''>–</td>"
-    shown = f"{number:,.5g}" if abs(number) < 1e5 else f"{number:,.0f}"
-    return f"<td data-value={number!r}>{shown}</td>"
+def _pictured(pictures: Mapping[str, Path], folder: Path) -> Iterable[Section]:
+    """Yields the pictures; those for which there is no room are named."""
+    room, absent = MOST_BYTES, []
+    for title, file in pictures.items():
+        data = base64.b64encode(_smaller(file)).decode()
+        room -= len(data)
+        if room >= 0:
+            yield title, f'<figure><img alt="{html.escape(title)}" src="data:image/png;base64,{data}"></figure>'
+        else:
+            absent.append(file.relative_to(folder) if file.is_relative_to(folder) else file)
+    if absent:
+        names = "".join(f"<li>{html.escape(str(file))}</li>" for file in absent)
+        yield "Further pictures", f"<p>Not shown here, so that this file stays small:</p><ul>{names}</ul>"
 
 
-def _picture(file: Path, title: str) -> str:
-    data = base64.b64encode(file.read_bytes()).decode()
-    return f'<figure><img alt="{html.escape(title)}" src="data:image/png;base64,{data}"></figure>'
+def _smaller(file: Path) -> bytes:
+    """Returns a PNG; a large one with 256 colours at most: a fourth of the size, and no eye tells them apart."""
+    from PIL import Image
+
+    if file.stat().st_size < _LARGE:
+        return file.read_bytes()
+    content = io.BytesIO()
+    Image.open(file).convert("RGB").quantize(256).save(content, "png", optimize=True)
+    return content.getvalue()
 
 
-def _made(entry: Entry) -> str:
+def _told(entry: Entry, before: str, rows: int) -> Iterable[Section]:
+    """Yields what is said of one run, or of a published table."""
+    run = entry.run
+    if run is not None and "study" in run.info:
+        yield f"{before}The search", facts(_search(run))
+    if run is not None and run.info.get("winner"):
+        yield f"{before}The winner, trained again", facts(_winner(run.info["winner"]))
+    columns = [*_RESULTS, *entry.hyperparameters]
+    configurations = entry.summary[[name for name in columns if name in entry.summary]].head(rows)
+    left = f", the best {rows}" if len(entry.summary) > rows else ""
+    yield f"{before}Configurations{left}", table(configurations)
+    if run is not None:
+        if run.info.get("programs"):
+            yield f"{before}The plan, and what happened", table(_plan(run)) + facts(_plan_sum(run))
+        yield f"{before}How to repeat it", _made(run)
+
+
+def _search(run: Run) -> dict[str, Any]:
+    request = run.info.get("request") or {}
+    pairs = zip(request.get("objectives") or ["final_return"], request.get("directions") or ["maximize"], strict=False)
+    counts = run.summary["status"].value_counts().to_dict()
+    return {
+        "study": run.info["study"],
+        "storage": request.get("storage") or "study.journal in the run directory",
+        "sampler": request.get("sampler"),
+        "pruner": request.get("pruner"),
+        "objectives": ", ".join(f"{objective.replace('_', ' ')} ({direction})" for objective, direction in pairs),
+        "trials asked for": run.info.get("num_trials"),
+        "trials here": ", ".join(f"{count} {status}" for status, count in counts.items()),
+    }
+
+
+def _winner(winner: Mapping[str, Any]) -> dict[str, Any]:
+    error = winner.get("fresh_seeds_standard_error")
+    fresh = shown(winner["fresh_seeds_final_return"]) + (f" ± {shown(error)} (standard error)" if error else "")
+    return {
+        "sample": winner["sample_id"],
+        "final return that selected it": shown(winner["selected_final_return"]),
+        f"final return on {winner['fresh_seeds']} fresh seeds": fresh,
+        "fresh seeds that diverged": winner.get("fresh_seeds_diverged", 0),
+    }
+
+
+_PLAN = (
+    "program", "tasks", "lanes", "predicted_seconds", "run_seconds", "predicted_compile_seconds", "compile_seconds",
+    "predicted_memory_mib", "memory_mib", "predicted_padding", "lanes_busy", "ticks", "shape",
+)  # fmt: skip
+
+
+def _plan(run: Run) -> pd.DataFrame:
+    """Returns a row a program, what was predicted beside what happened."""
+    programs = pd.DataFrame(run.info["programs"])
+    return programs[[name for name in _PLAN if name in programs]]
+
+
+def _plan_sum(run: Run) -> dict[str, Any]:
+    names = {"predicted_seconds": "seconds predicted", "seconds": "seconds taken, of all"}
+    return {label: shown(run.info[name]) for name, label in names.items() if run.info.get(name) is not None}
+
+
+def _made(run: Run) -> str:
     """Returns what a reader needs to repeat a run."""
-    assert entry.run is not None
-    info = entry.run.info
-    names = ("recipe", "environment", "backend", "budget_steps", "num_seeds", "num_evaluations", "num_eval_episodes")
-    lines = [f"{name}: {info[name]}" for name in (*names, "seed", "state", "seconds", "devices") if name in info]
+    info = run.info
+    command = info.get("command")
+    told = f"<pre>{html.escape(str(command))}</pre>" if command else "<p>It was started from Python.</p>"
+    names = (
+        "recipe", "environment", "backend", "budget_steps", "num_seeds", "num_evaluations", "num_eval_episodes", "seed",
+        "state", "start_time", "end_time", "seconds", "device_kind", "devices", "kernel",
+    )  # fmt: skip
+    known = {name.replace("_", " "): info[name] for name in names if info.get(name) is not None}
     versions = ", ".join(f"{name} {version}" for name, version in info.get("versions", {}).items())
-    rest = {name: info[name] for name in ("overrides", "space", "winner") if info.get(name)}
-    text = "\n".join([*lines, f"versions: {versions}", json.dumps(rest, indent=1, ensure_ascii=False)])
-    command = f"<pre>{html.escape(str(info['command']))}</pre>" if info.get("command") else ""
-    return f"{command}<pre>{html.escape(text)}</pre>"
+    rest = {name: info[name] for name in ("overrides", "space", "defaults", "failures") if info.get(name)}
+    configuration = html.escape(json.dumps(rest, indent=1, ensure_ascii=False))
+    details = f"<details><summary>Configuration</summary><pre>{configuration}</pre></details>"
+    return told + facts({**known, "versions": versions}) + details

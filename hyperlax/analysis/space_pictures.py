@@ -135,10 +135,10 @@ def _draw_cells(axes: Axes, table: pd.DataFrame, scale: Any) -> Any:
     for cell in table.itertuples():
         colour = colours(scale(cell.mean_return))
         place: Any = (cell.x_bin - 0.5, cell.y_bin - 0.5)
-        axes.add_patch(matplotlib.patches.Rectangle(place, 1, 1, color=colour, linewidth=0))
+        axes.add_patch(matplotlib.patches.Rectangle(place, 1, 1, color=colour, linewidth=0, in_layout=False))
         ink = "black" if np.dot(colour[:3], (0.3, 0.59, 0.11)) > _LIGHT else "white"
         text = f"{short(float(f'{cell.mean_return:.3g}'))}\n({cell.configurations})"
-        axes.text(cell.x_bin, cell.y_bin, text, ha="center", va="center", color=ink, fontsize=6.5)
+        axes.text(cell.x_bin, cell.y_bin, text, ha="center", va="center", color=ink, fontsize=6.5, in_layout=False)
     axes.set_facecolor("#eeeeee")
     axes.grid(visible=False)
     return mesh

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MOMENTS = 400  # at which the share of lanes is known
 _SPANS = 60  # over which throughput is averaged
 _MOST_NAMED_LANES = 24  # with more, bars are too thin for the numbers of samples
+_MOST_APART = 64  # lanes with a gap between them
 _HATCHES = {"PRUNED": "////", "TIMED_OUT": "....", "DIVERGED": "xxxx", "FAILED": "++++"}
 
 
@@ -72,7 +73,7 @@ def _draw_timeline(run: Run, lanes: pd.DataFrame, figure: Figure) -> pd.DataFram
     lanes = lanes.assign(row=rows)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[max(1.2, min(6.0, 0.14 * len(places))), 1.0])
     for status in statuses_of(lanes):
-        _draw_bars(upper, lanes[lanes["status"] == status], status)
+        _draw_bars(upper, lanes[lanes["status"] == status], status, apart=0.14 if len(places) <= _MOST_APART else 0)
     if len(places) <= _MOST_NAMED_LANES:
         _name_bars(upper, lanes, moments[-1])
     _label_lanes(upper, places)
@@ -86,13 +87,13 @@ def _draw_timeline(run: Run, lanes: pd.DataFrame, figure: Figure) -> pd.DataFram
     return pd.concat([bars.assign(panel="lanes"), curve.assign(panel="share")], ignore_index=True)
 
 
-def _draw_bars(axes: Axes, bars: pd.DataFrame, status: str) -> None:
+def _draw_bars(axes: Axes, bars: pd.DataFrame, status: str, apart: float) -> None:
     colour = STATUS_STYLE[status][1]
     lengths = bars["wall_seconds_end"] - bars["wall_seconds_start"]
+    label = f"{label_of_status(status)} ({len(bars)})"
     axes.barh(
-        bars["row"], lengths, left=bars["wall_seconds_start"], height=0.86, color=colour, alpha=0.75,
-        hatch=_HATCHES.get(status), edgecolor="white", linewidth=0.4, label=f"{label_of_status(status)} ({len(bars)})",
-        zorder=2,
+        bars["row"], lengths, left=bars["wall_seconds_start"], height=1 - apart, color=colour, alpha=0.75,
+        hatch=_HATCHES.get(status), edgecolor="white", linewidth=3 * apart, label=label, zorder=2,
     )  # fmt: skip
 
 

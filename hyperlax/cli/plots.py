@@ -29,7 +29,9 @@ def plot_benchmark(
     """Draw and tabulate results, ours and published ones side by side.
 
     Distributions of final returns, what a search budget buys, performance profiles, learning curves and
-    hyperparameters, as PNG, SVG and PDF with their numbers as CSV, and all of it in one report.html.
+    hyperparameters, as PNG, SVG and PDF with their numbers as CSV, and all of it in one report.html. Of each run, the
+    importance of its hyperparameters and what its lanes did; of a single one also slices, pairs, parallel coordinates,
+    throughput and, of a search, the best so far.
 
     \b
     Example:
@@ -39,16 +41,15 @@ def plot_benchmark(
     from rich.console import Console
 
     from hyperlax.analysis.collection import collect
-    from hyperlax.analysis.comparison import aggregates, plot_comparison
-    from hyperlax.analysis.report import write_report
+    from hyperlax.analysis.comparison import aggregates
+    from hyperlax.analysis.report import draw_report
     from hyperlax.analysis.tables import families_table
 
     entries = collect(results)
     first = results[0]
     folder = output if output is not None else (first if first.is_dir() else first.parent) / "plots"
-    pictures = plot_comparison(entries, folder)
-    report = write_report(entries, pictures, folder / "report.html", f"Results of {', '.join(map(str, results))}")
+    pictures, report = draw_report(entries, folder, f"Results of {', '.join(map(str, results))}")
     Console(highlight=False).print(families_table(aggregates(entries)))
-    for picture in pictures.values():
+    for picture in pictures:
         typer.echo(f"picture  {picture}")
     typer.echo(f"report   {report}")
