@@ -31,6 +31,7 @@ def plot_comparison(entries: Sequence[Entry], folder: Path, formats: Sequence[st
     """Draws everything that can be said of some families; returns the first file of each picture by its title.
 
     Performance profiles are drawn where there are families to compare: of one, they say what its distribution says.
+    What a budget buys is left out of one search, whose trials are no independent draws.
 
     Raises:
         UserError: the folder cannot be written.
@@ -44,6 +45,9 @@ def plot_comparison(entries: Sequence[Entry], folder: Path, formats: Sequence[st
     }
     if len(entries) == 1:
         del pictures["performance_profiles"]
+        run = entries[0].run
+        if run is not None and "study" in run.info:
+            del pictures["expected_best"]
     drawn = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)

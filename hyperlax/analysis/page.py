@@ -28,7 +28,7 @@ th[aria-sort=descending] button::after { content: " \\2193"; }
 td.text, th.text, .facts th { text-align: left; } .facts td { text-align: left; white-space: normal; }
 nav ul { columns: 2; padding-left: 1.2rem; }
 input { font: inherit; margin: .3rem .6rem; padding: .2rem .5rem; width: 18rem; }
-pre { overflow: auto; background: #8881; padding: .7rem; font-size: 12.5px; }
+pre { overflow: auto; white-space: pre-wrap; background: #8881; padding: .7rem; font-size: 12.5px; }
 """
 
 _SCRIPT = """
@@ -106,8 +106,9 @@ def table(frame: pd.DataFrame) -> str:
     for values in frame.itertuples(index=False):
         cells = [_cell(value, number) for value, number in zip(values, numeric, strict=True)]
         rows.append(f"<tr>{''.join(cells)}</tr>")
+    count = f"{len(frame)} of {len(frame)} rows"
     return (
-        f"<label>Filter rows <input type=search></label><output aria-live=polite>{len(frame)} rows</output>"
+        f"<label>Filter rows <input type=search></label><output aria-live=polite>{count}</output>"
         '<div class="scroll" tabindex=0>'
         f'<table class="data"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )

@@ -78,9 +78,13 @@ def write_report(entries: Sequence[Entry], pictures: Mapping[str, Path], path: P
     Raises:
         UserError: the file cannot be written.
     """
-    sections = [*_compared(entries), *_pictured(pictures, path.parent)]
-    for entry in entries:
-        sections += _told(entry, _name(entry) + ": " if len(entries) > 1 else "", MOST_ROWS // len(entries))
+    named = [(entry, _name(entry) + ": " if len(entries) > 1 else "") for entry in entries]
+    sections = list(_compared(entries))
+    for entry, before in named:
+        sections += _found(entry, before)
+    sections += _pictured(pictures, path.parent)
+    for entry, before in named:
+        sections += _told(entry, before, MOST_ROWS // len(entries))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, page(title, _subtitle(entries), sections).encode())
@@ -147,13 +151,18 @@ def _smaller(file: Path) -> bytes:
     return content.getvalue()
 
 
+def _found(entry: Entry, before: str) -> Iterable[Section]:
+    """Yields what was searched for and what is best."""
+    info = entry.run.info if entry.run is not None else {}
+    if entry.run is not None and "study" in info:
+        yield f"{before}The search", facts(_search(entry.run))
+    if info.get("winner"):
+        yield f"{before}The winner, trained again", facts(_winner(info["winner"]))
+
+
 def _told(entry: Entry, before: str, rows: int) -> Iterable[Section]:
-    """Yields what is said of one run, or of a published table."""
+    """Yields all configurations and how they came about."""
     run = entry.run
-    if run is not None and "study" in run.info:
-        yield f"{before}The search", facts(_search(run))
-    if run is not None and run.info.get("winner"):
-        yield f"{before}The winner, trained again", facts(_winner(run.info["winner"]))
     columns = [*_RESULTS, *entry.hyperparameters]
     configurations = entry.summary[[name for name in columns if name in entry.summary]].head(rows)
     left = f", the best {rows}" if len(entry.summary) > rows else ""

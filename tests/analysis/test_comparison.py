@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +10,6 @@ import pytest
 
 from hyperlax.analysis.collection import collect
 from hyperlax.analysis.comparison import aggregates, improvements, plot_comparison
-from hyperlax.analysis.report import write_report
 from hyperlax.cli import main
 from hyperlax.errors import UserError
 from hyperlax.results import RunWriter
@@ -96,40 +92,6 @@ def test_pictures_have_three_formats_and_their_numbers(tree, tmp_path):
     again = plot_comparison(collect([tree, published(tmp_path)]), tmp_path / "again")
     for one, other in zip(pictures.values(), again.values(), strict=True):
         assert one.with_suffix(".svg").read_bytes() == other.with_suffix(".svg").read_bytes()
-
-
-def test_the_report_is_one_file_that_needs_no_other(tree, tmp_path):
-    entries = collect([tree])
-    report = write_report(entries, plot_comparison(entries, tmp_path), tmp_path / "report.html", "a < b")
-    page = report.read_text()
-    assert report.stat().st_size < 5_000_000
-    assert "<h1>a &lt; b</h1>" in page and "hyperlax &lt;sweep&gt; &amp; more" in page
-    assert not re.search(r'(src|href)="(?!data:)', page) and "http" not in page
-    assert page.count("<tr>") > 4 * 12 and page.count("data:image/png") == 5
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium")
-def test_the_report_sorts_and_filters_in_a_browser(tree, tmp_path):
-    entries = collect([tree / "pqn_mlp"])
-    report = write_report(entries, {}, tmp_path / "report.html", "sorted")
-    page = report.read_text()
-    probe = """<script>
-    const table = document.querySelector("table.data"), heads = [...table.tHead.rows[0].cells];
-    const column = heads.findIndex(h => h.textContent === "final return");
-    heads[column].click();
-    const values = () => [...table.tBodies[0].rows].filter(r => !r.hidden).map(r => r.cells[column].textContent);
-    const up = values(); heads[column].click(); const down = values();
-    const search = document.querySelector("input"); search.value = "diverged";
-    search.dispatchEvent(new Event("input"));
-    document.title = JSON.stringify([up[0], up.at(-1), down[0], values().length]);
-    </script></body>"""
-    report.write_text(page.replace("</body>", probe))
-    command = [
-        "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom",
-        f"--user-data-dir={tmp_path / 'profile'}", report.as_uri(),
-    ]  # fmt: skip
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    assert re.search(r"<title>(.*?)</title>", dom)[1] == '["40","–","50",1]'
 
 
 def test_the_command_prints_a_table_and_where_the_pictures_are(tree, tmp_path, capsys):
