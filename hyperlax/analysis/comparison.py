@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _RESAMPLES = 1000
+_HEIGHT = 3.4  # of a panel, in inches
+_MOST_CORRELATIONS = 12  # in a panel
 
 Draw = Callable[["Axes", list[Entry], dict[str, dict[str, Any]]], list[dict[str, Any]]]
 
@@ -52,9 +54,10 @@ def plot_comparison(entries: Sequence[Entry], folder: Path, formats: Sequence[st
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, (title, draw, needs_runs) in pictures.items():
+            height = _HEIGHT if draw is not draw_importances else _height_of_importances(entries)
             some = [entry for entry in entries if entry.run is not None or not needs_runs]
             if some:
-                drawn[title] = _figure(some, draw, title, folder / name, formats)
+                drawn[title] = _figure(some, draw, title, folder / name, formats, height)
         write_numbers(aggregates(entries), folder / "aggregates")
         if len(entries) > 1:
             write_numbers(improvements(entries), folder / "improvement")
@@ -183,7 +186,9 @@ def draw_importances(axes: Axes, entries: list[Entry], styles: dict[str, dict[st
                 rho, low, high = (float(x) for x in statistics.rank_correlation(column.to_numpy(float), entry.returns))
                 rows.append({"family": entry.family, "x": name, "y": rho, "low": low, "high": high})
     strongest = pd.DataFrame(rows, columns=["family", "x", "y", "low", "high"])
-    order = strongest.groupby("x")["y"].agg(lambda y: y.abs().max()).sort_values(ascending=False).index[:12]
+    order = (
+        strongest.groupby("x")["y"].agg(lambda y: y.abs().max()).sort_values(ascending=False).index[:_MOST_CORRELATIONS]
+    )
     width = 0.8 / max(1, len(entries))
     for number, entry in enumerate(entries):
         own = strongest[strongest["family"] == entry.family].set_index("x")
@@ -203,10 +208,18 @@ def draw_importances(axes: Axes, entries: list[Entry], styles: dict[str, dict[st
     return rows
 
 
+def _height_of_importances(entries: Sequence[Entry]) -> float:
+    """Returns how high a panel must be for a line a family and hyperparameter."""
+    families = max(map(len, environments(entries).values()))
+    return max(_HEIGHT, _MOST_CORRELATIONS * (0.1 + 0.08 * families))
+
+
 # --- how they are drawn --------------------------------------------------------------------------
 
 
-def _figure(entries: Sequence[Entry], draw: Draw, title: str, stem: Path, formats: Sequence[str] = FORMATS) -> Path:
+def _figure(
+    entries: Sequence[Entry], draw: Draw, title: str, stem: Path, formats: Sequence[str], height: float
+) -> Path:
     """Draws a panel an environment and writes the picture in all formats, with its numbers."""
     panels = environments(entries)
     families = sorted({entry.family for entry in entries})
@@ -222,7 +235,7 @@ def _figure(entries: Sequence[Entry], draw: Draw, title: str, stem: Path, format
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     rows = []
-    size = (1.2 + 4.2 * columns, 0.9 + 3.4 * lines)
+    size = (1.2 + 4.2 * columns, 0.9 + height * lines)
     with picture(stem, title, size, formats) as figure:
         grid = figure.subplots(lines, columns, squeeze=False).flatten()
         for axes, (environment, some) in zip(grid, panels.items(), strict=False):

@@ -22,12 +22,12 @@ import pandas as pd
 
 from hyperlax.analysis.collection import Entry
 from hyperlax.analysis.statistics import CONFIDENCE
-from hyperlax.analysis.tables import is_categorical, is_logarithmic
+from hyperlax.analysis.tables import FEWEST_SAMPLES, is_categorical, is_logarithmic
 from hyperlax.errors import UserError
 
 log = logging.getLogger(__name__)
 
-FEWEST_SAMPLES = 50  # with fewer, less than five of them are the best tenth
+ENOUGH_SAMPLES = 50  # with fewer, less than five of them are the best tenth
 RESAMPLES = 100
 _SHUFFLES = 20
 _BEST_SHARE = 0.1
@@ -41,7 +41,8 @@ def importances(entry: Entry, resamples: int = RESAMPLES) -> pd.DataFrame:
     Columns: ``hyperparameter``, its ``importance`` as a share of all (they sum to 1), ``low`` and ``high`` of a 95%
     bootstrap interval over configurations, ``chance``, the mean where returns are shuffled, and the number of
     ``configurations``. What counts as best is the best tenth, or the best five where a tenth is fewer. A configuration
-    without a return counts as the worst; one that was pruned counts with what it had reached.
+    without a return counts as the worst; one that was pruned counts with what it had reached. Fewer than
+    ``FEWEST_SAMPLES`` have no importances.
 
     Args:
         entry: its summary holds the configurations.
@@ -54,13 +55,14 @@ def importances(entry: Entry, resamples: int = RESAMPLES) -> pd.DataFrame:
         raise UserError("the importance of hyperparameters needs the package optuna: pip install 'hyperlax[search]'")
     returns = entry.returns
     names = [name for name in entry.hyperparameters if entry.summary[name].astype(str).nunique() > 1]
-    if len(returns) < 2 or not names or not np.isfinite(returns).all():
-        return pd.DataFrame(columns=list(COLUMNS))
-    if len(returns) < FEWEST_SAMPLES:
+    few = len(returns) < FEWEST_SAMPLES
+    if len(returns) < ENOUGH_SAMPLES:
         log.warning(
-            "%s on %s: importances of %d configurations are rough; %d or more would tell",
-            entry.family, entry.environment, len(returns), FEWEST_SAMPLES,
+            "%s on %s: importances of %d configurations %s; %d or more would tell",
+            entry.family, entry.environment, len(returns), "say nothing" if few else "are rough", ENOUGH_SAMPLES,
         )  # fmt: skip
+    if few or not names or not np.isfinite(returns).all():
+        return pd.DataFrame(columns=list(COLUMNS))
     rng = np.random.default_rng(0)
     with _quiet():
         study = _study(entry.summary[names], returns)

@@ -158,7 +158,8 @@ def _draw_strip(axes: Axes, points: pd.DataFrame, values: pd.Series) -> None:
         if not np.isnan(returns).all():
             median = float(np.nanmedian(returns))
             axes.plot([place - 0.32, place + 0.32], [median, median], color="black", linewidth=1.5, zorder=4)
-    axes.set_xticks(range(len(labels)), labels, rotation=20 if sum(map(len, labels)) > 24 else 0)
+    turned: Any = {"rotation": 20, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, labels)) > 24 else {}
+    axes.set_xticks(range(len(labels)), labels, **turned)
     axes.set_xlim(-0.6, len(labels) - 0.4)
     axes.grid(visible=False, axis="x")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from hyperlax.analysis.collection import Entry
 from hyperlax.analysis.figures import COLOURS, RETURNS_MAP, Drawing
-from hyperlax.analysis.importance import FEWEST_SAMPLES
+from hyperlax.analysis.importance import ENOUGH_SAMPLES
 from hyperlax.analysis.plots import draw_hyperparameter, in_columns
 from hyperlax.analysis.tables import is_categorical, is_logarithmic, label_of, short
 
@@ -31,7 +32,7 @@ def importance_drawing(table: pd.DataFrame) -> Drawing | None:
     if table.empty:
         return None
     count = int(table["configurations"].iloc[0])
-    doubt = f": too few to tell, {FEWEST_SAMPLES} or more would" if count < FEWEST_SAMPLES else ""
+    doubt = f": too few to tell, {ENOUGH_SAMPLES} or more would" if count < ENOUGH_SAMPLES else ""
     title = f"Importance of hyperparameters (PED-ANOVA), {count} configurations{doubt}"
     return Drawing(title, (7, 1.5 + 0.27 * min(len(table), _MOST_BARS)), partial(_draw_importance, table))
 
@@ -62,14 +63,19 @@ def slices_drawing(entry: Entry, names: list[str], weights: dict[str, float]) ->
     shown = names[:_MOST_SLICES]
     if not shown or len(entry.summary) < 2:
         return None
-    lines = -(-len(shown) // 3)
+    columns = _columns(len(shown))
+    lines = -(-len(shown) // columns)
     title = "Final return against the most important hyperparameters; blue: the best"
-    size = (1.0 + 3.1 * min(3, len(shown)), 0.8 + 2.7 * lines)
+    size = (1.0 + 3.1 * columns, 0.8 + 2.7 * lines)
     return Drawing(title, size, partial(_draw_slices, entry, shown, weights))
 
 
+def _columns(panels: int) -> int:
+    return 2 if panels == 4 else min(3, panels)
+
+
 def _draw_slices(entry: Entry, names: list[str], weights: dict[str, float], figure: Figure) -> pd.DataFrame:
-    columns = min(3, len(names))
+    columns = _columns(len(names))
     grid = figure.subplots(-(-len(names) // columns), columns, sharey=True, squeeze=False)
     points = entry.summary.sort_values("final_return", ascending=False, na_position="last", ignore_index=True)
     points = points.rename(columns={"final_return": "y"})
@@ -151,7 +157,8 @@ def _label_bins(axes: Axes, which: str, column: pd.Series, label: str) -> None:
     getattr(axes, f"set_{which}lim")(-0.5, count - 0.5)
     axis.set_ticks(np.arange(len(labels)) - (0.5 if edges else 0), labels if label else [""] * len(labels))
     if which == "x" and sum(map(len, labels)) > 16:
-        axis.set_tick_params(rotation=35)
+        for text in axis.get_ticklabels():
+            text.set(rotation=35, ha="right", rotation_mode="anchor")
     axis.set_label_text(label)
 
 
@@ -189,8 +196,9 @@ def _draw_parallel(entry: Entry, names: list[str], figure: Figure) -> pd.DataFra
     returns = table["final_return"].to_numpy(float)
     finite = np.isfinite(returns)
     worst = np.where(finite, returns, returns[finite].min())
-    heights = np.column_stack([*(_height(axes, place, table[name]) for place, name in enumerate(names)), worst])
-    heights[:, -1] = _height(axes, len(names), pd.Series(worst), always_numeric=True)
+    scaled = [_height(axes, place, table[name]) for place, name in enumerate(names)]
+    scaled.append(_label_axis(axes, len(names), worst, np.linspace(worst.min(), worst.max(), 5)))
+    heights = np.column_stack(scaled)
     lines = np.stack([np.broadcast_to(np.arange(len(names) + 1.0), heights.shape), heights], axis=-1)
     scale = Normalize(returns[finite].min(), returns[finite].max())
     colours = matplotlib.colormaps[RETURNS_MAP]
@@ -212,21 +220,29 @@ def _draw_parallel(entry: Entry, names: list[str], figure: Figure) -> pd.DataFra
     return table[["sample_id", *names, "final_return", "status"]].iloc[::-1]
 
 
-def _height(axes: Axes, place: int, column: pd.Series, always_numeric: bool = False) -> np.ndarray:
-    """Returns where the values lie on an axis from 0 to 1, and writes some of them beside it."""
-    if is_categorical(column) and not always_numeric:
-        labels, values = in_columns(column)
-        ticks = np.arange(len(labels), dtype=float)
-    else:
-        values = np.log(column.to_numpy(float)) if is_logarithmic(column) else column.to_numpy(float)
-        ticks = np.linspace(values.min(), values.max(), 5)
-        labels = [f"{tick:.3g}" for tick in (np.exp(ticks) if is_logarithmic(column) else ticks)]
-    low, span = ticks.min(), max(np.ptp(ticks), 1e-12)
+def _height(axes: Axes, place: int, column: pd.Series) -> np.ndarray:
+    """Returns where a hyperparameter's values lie on its axis, from 0 to 1; those of one category side by side."""
+    if is_categorical(column):
+        labels, places = in_columns(column)
+        aside = (np.arange(len(column)) * 0.618 % 1 - 0.5) * min(0.25, 0.08 * (len(labels) - 1))
+        return _label_axis(axes, place, places + aside, np.arange(len(labels), dtype=float), labels)
+    values = column.to_numpy(float)
+    if not is_logarithmic(column):
+        return _label_axis(axes, place, values, np.linspace(values.min(), values.max(), 5))
+    ticks = np.linspace(np.log(values.min()), np.log(values.max()), 5)
+    return _label_axis(axes, place, np.log(values), ticks, [short(float(f"{tick:.3g}")) for tick in np.exp(ticks)])
+
+
+def _label_axis(
+    axes: Axes, place: int, values: np.ndarray, ticks: np.ndarray, labels: Sequence[str] | None = None
+) -> np.ndarray:
+    """Writes labels beside an axis from the first tick, at 0, to the last, at 1; returns where values lie on it."""
+    labels = labels or [short(float(f"{tick:.3g}")) for tick in ticks]
     box: Any = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.6}
+    low, span = ticks[0], max(float(np.ptp(ticks)), 1e-12)
     for tick, label in zip(ticks, labels, strict=True):
-        height = (tick - low) / span if len(ticks) > 1 else 0.5
-        axes.text(place + 0.03, height, label, fontsize=7, va="center", zorder=8, bbox=box)
-    return (values - low) / span if len(ticks) > 1 else np.full(len(values), 0.5)
+        axes.text(place + 0.03, (tick - low) / span, label, fontsize=7, va="center", zorder=8, bbox=box)
+    return np.asarray((values - low) / span)
 
 
 def _wrapped(text: str, width: int = 12) -> str:

@@ -14,7 +14,7 @@ from hyperlax.results import Run
 
 _MOST_HYPERPARAMETERS = 4
 _FEW_VALUES = 5
-_FEWEST_SAMPLES = 8  # with fewer, importances are as large by chance as they ever are
+FEWEST_SAMPLES = 8  # with fewer, importances are as large by chance as they ever are
 
 
 def top_table(run: Run, k: int = 10, hyperparameters: int = _MOST_HYPERPARAMETERS) -> Table:
@@ -88,7 +88,7 @@ def important_hyperparameters(summary: pd.DataFrame, names: list[str]) -> list[t
             continue
         column = valid[name]
         measure = _rank_correlation if is_numeric(column) else _between_categories
-        found.append((name, measure(column, valid["final_return"]) if len(valid) >= _FEWEST_SAMPLES else 0.0))
+        found.append((name, measure(column, valid["final_return"]) if len(valid) >= FEWEST_SAMPLES else 0.0))
     return sorted(found, key=lambda pair: -pair[1])
 
 

@@ -34,7 +34,7 @@ def timeline_drawing(run: Run) -> Drawing | None:
     moments, share = occupied(run)
     rows = len(lanes[["program", "lane"]].drop_duplicates())
     running = share[share > 0].mean() if (share > 0).any() else 0.0
-    title = f"Lanes: {share.mean():.0%} occupied over {moments[-1]:,.1f} s, {running:.0%} while any was"
+    title = f"Lanes: {share.mean():.0%} occupied over {moments[-1]:,.1f} s, {running:.0%} while any ran"
     return Drawing(title, (8.5, 2.9 + min(6.0, 0.14 * rows)), partial(_draw_timeline, run, lanes))
 
 

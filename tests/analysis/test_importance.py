@@ -90,7 +90,9 @@ def test_few_configurations_are_warned_of(caplog):
         importances(entry(50), 2)
         assert not caplog.records
         importances(entry(49), 2)
+        assert importances(entry(7), 2).empty
     assert "importances of 49 configurations are rough; 50 or more would tell" in caplog.text
+    assert "importances of 7 configurations say nothing; 50" in caplog.text
 
 
 @pytest.mark.parametrize("changed", [{"final_return": np.nan}, {n: 1 for n in ("lr", "gamma", "kind", "steps")}])

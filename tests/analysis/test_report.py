@@ -70,7 +70,7 @@ def test_one_run_and_several_by_command(search, write_run, tmp_path, capsys):
     names = {file.stem for file in (tmp_path / "one").glob("*.svg")}
     assert {"best_so_far", "interactions", "timeline", "learning_curves"} <= names
     assert not {"performance_profiles", "expected_best", "improvement"} & names  # there is nothing to compare
-    write_run(tmp_path / "other", configurations(6), lambda v: v["lr"], algorithm="pqn")
+    write_run(tmp_path / "other", configurations(8), lambda v: v["lr"], algorithm="pqn")
     pictures, report = draw_report(collect([search.path, tmp_path / "other"]), tmp_path / "both", "both")
     page = report.read_text()
     runs = sorted(f.relative_to(tmp_path / "both" / "runs").as_posix() for f in pictures if "runs" in f.parts)

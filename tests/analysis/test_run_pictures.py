@@ -102,12 +102,12 @@ TIME = {"throughput", "timeline"}
     [
         (configurations(1), {"seeds": [0], "evaluations": 1}, TIME),
         (configurations(3)[:1] * 3, {}, TIME),  # nothing varies
-        ([{"kind": k, "flag": f} for k in "abc" for f in (True, False)], {}, SPACE | TIME),
-        ([{"lr": 0.1}, {"lr": 0.2}], {}, SPACE - {"interactions"} | TIME),
-        (configurations(4), {"ends": {i: ("DIVERGED", 1) for i in range(4)}}, SPACE | TIME),
-        (configurations(6), {"ends": {i: (None, 2) for i in range(3, 6)}}, SPACE | TIME),  # killed half-way
-        (configurations(6), {"ends": {i: (None, 1) for i in range(6)}}, SPACE),  # no seed has ended
-        (configurations(4), {"ends": {i: ("DIVERGED", 1) for i in range(4)}, **SEARCH}, SPACE | TIME),
+        ([{"kind": k, "flag": f} for k in "abcd" for f in (True, False)], {}, SPACE | TIME),
+        ([{"lr": 0.1}, {"lr": 0.2}], {}, SPACE - {"interactions", "importance"} | TIME),  # too few to tell
+        (configurations(8), {"ends": {i: ("DIVERGED", 1) for i in range(8)}}, SPACE | TIME),
+        (configurations(8), {"ends": {i: (None, 2) for i in range(3, 8)}}, SPACE | TIME),  # killed half-way
+        (configurations(8), {"ends": {i: (None, 1) for i in range(8)}}, SPACE),  # no seed has ended
+        (configurations(8), {"ends": {i: ("DIVERGED", 1) for i in range(8)}, **SEARCH}, SPACE | TIME),
     ],
 )
 def test_what_cannot_be_drawn_is_left_out(write_run, tmp_path, values, options, expected):
