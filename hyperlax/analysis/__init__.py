@@ -7,8 +7,8 @@ from hyperlax.analysis.report import write_run_report
 from hyperlax.analysis.tables import important_hyperparameters, top_table
 
 __all__ = [
-    "important_hyperparameters",
     "importances",
+    "important_hyperparameters",
     "plot_expressibility",
     "plot_gradients",
     "plot_sweep",

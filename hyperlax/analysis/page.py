@@ -109,7 +109,7 @@ def table(frame: pd.DataFrame) -> str:
     count = f"{len(frame)} of {len(frame)} rows"
     return (
         f"<label>Filter rows <input type=search></label><output aria-live=polite>{count}</output>"
-        '<div class="scroll" tabindex=0>'
+        '<div class="scroll" tabindex=0 role=region aria-label="Table, scrolls sideways">'
         f'<table class="data"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
 
