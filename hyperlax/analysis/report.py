@@ -27,7 +27,7 @@ from hyperlax.results.storage import write_atomic
 
 MOST_ROWS = 1200  # of all tables of configurations together
 MOST_BYTES = 2_500_000  # of all pictures together; those beyond are named
-_LARGE = 200_000  # bytes of a picture
+_LARGE = 300_000  # bytes of a picture
 
 
 def draw_report(entries: Sequence[Entry], folder: Path, title: str) -> tuple[list[Path], Path]:
@@ -147,7 +147,7 @@ def _smaller(file: Path) -> bytes:
     if file.stat().st_size < _LARGE:
         return file.read_bytes()
     content = io.BytesIO()
-    Image.open(file).convert("RGB").quantize(256).save(content, "png", optimize=True)
+    Image.open(file).convert("RGB").quantize(256).save(content, "png")
     return content.getvalue()
 
 
