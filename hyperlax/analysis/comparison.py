@@ -17,6 +17,7 @@ import pandas as pd
 from hyperlax.analysis import statistics
 from hyperlax.analysis.collection import Entry, environments
 from hyperlax.analysis.figures import COLOURS, FORMATS, LINES, MARKERS, beside, picture, write_numbers
+from hyperlax.analysis.tables import is_numeric, label_of
 from hyperlax.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def plot_comparison(entries: Sequence[Entry], folder: Path, formats: Sequence[st
         for name, (title, draw, needs_runs) in pictures.items():
             height = _HEIGHT if draw is not draw_importances else _height_of_importances(entries)
             some = [entry for entry in entries if entry.run is not None or not needs_runs]
+            if draw is draw_importances:
+                some = [entry for entry in some if _numbers_that_vary(entry)]
             if some:
                 drawn[title] = _figure(some, draw, title, folder / name, formats, height)
         write_numbers(aggregates(entries), folder / "aggregates")
@@ -133,9 +136,10 @@ def draw_expected_best(axes: Axes, entries: list[Entry], styles: dict[str, dict[
     rows = []
     for entry in entries:
         estimate = statistics.expected_best(entry.returns, _RESAMPLES)
-        k = np.arange(1, max(2, len(entry.returns) // 2) + 1)
+        count = len(entry.returns)
+        k = np.arange(1, min(count, max(2, count // 2)) + 1)
         value, low, high = (part[: len(k)] for part in estimate)
-        _band(axes, k[: len(value)], value, low, high, styles[entry.family], entry.family)
+        _band(axes, k, value, low, high, styles[entry.family], entry.family)
         rows += _rows(entry.family, k, value, low, high)
     axes.set(xlabel="configurations tried", ylabel="expected best final return")
     axes.set_xscale("log", base=2)
@@ -176,15 +180,12 @@ def draw_curves(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, An
 
 def draw_importances(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Draws, for numeric hyperparameters, Spearman's ρ with the final return and its 95% bootstrap interval."""
-    from hyperlax.analysis.tables import is_numeric, label_of
-
     rows: list[dict[str, Any]] = []
     for entry in entries:
-        for name in entry.hyperparameters:
-            column = entry.summary[name]
-            if is_numeric(column) and column.nunique() > 1:
-                rho, low, high = (float(x) for x in statistics.rank_correlation(column.to_numpy(float), entry.returns))
-                rows.append({"family": entry.family, "x": name, "y": rho, "low": low, "high": high})
+        for name in _numbers_that_vary(entry):
+            column = entry.summary[name].to_numpy(float)
+            rho, low, high = (float(x) for x in statistics.rank_correlation(column, entry.returns))
+            rows.append({"family": entry.family, "x": name, "y": rho, "low": low, "high": high})
     strongest = pd.DataFrame(rows, columns=["family", "x", "y", "low", "high"])
     order = (
         strongest.groupby("x")["y"].agg(lambda y: y.abs().max()).sort_values(ascending=False).index[:_MOST_CORRELATIONS]
@@ -206,6 +207,11 @@ def draw_importances(axes: Axes, entries: list[Entry], styles: dict[str, dict[st
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set(xlabel="rank correlation with the final return")
     return rows
+
+
+def _numbers_that_vary(entry: Entry) -> list[str]:
+    columns = {name: entry.summary[name] for name in entry.hyperparameters}
+    return [name for name, column in columns.items() if is_numeric(column) and column.nunique() > 1]
 
 
 def _height_of_importances(entries: Sequence[Entry]) -> float:
@@ -254,7 +260,8 @@ def _band(
     axes: Axes, x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray, style: dict[str, Any], label: str
 ) -> None:
     axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
-    axes.plot(x, y, color=style["color"], linestyle=style["linestyle"], linewidth=1.6, label=label)
+    marker = style["marker"] if len(x) == 1 else ""  # one point draws no line
+    axes.plot(x, y, color=style["color"], linestyle=style["linestyle"], linewidth=1.6, marker=marker, label=label)
 
 
 def _rows(family: str, x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[dict[str, Any]]:

@@ -110,6 +110,22 @@ def test_a_run_without_returns_is_refused(write_run, tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        ([{"lr": 0.1}], {"seeds": [0], "evaluations": 1}),
+        ([{"lr": 0.1}], {"seeds": [0], "ends": {0: (None, 1)}}),  # killed
+        ([{"kind": "a"}, {"kind": "b"}, {"kind": "a"}], {"ends": {i: ("DIVERGED", 1) for i in range(3)}}),
+    ],
+)
+def test_the_least_that_a_run_can_have(write_run, tmp_path, values, options):
+    run = write_run(tmp_path, values, lambda v: 8.0, **options)
+    page = write_run_report(run).read_text()
+    drawn = {file.stem for file in (tmp_path / "plots").glob("*.png")}
+    assert {"best_found_returns", "learning_curves"} <= drawn and "hyperparameters" not in drawn
+    assert page.count("data:image/png") == len(drawn) and page.count("<tr><td") == len(values)
+
+
 PROBE = """<script>
 const section = [...document.querySelectorAll("section")].find(s => s.firstElementChild.innerText === "Configurations");
 const table = section.querySelector("table.data"), heads = [...table.tHead.rows[0].cells], found = {};
