@@ -21,6 +21,7 @@ from hyperlax.analysis.comparison import aggregates, improvements, plot_comparis
 from hyperlax.analysis.figures import FORMATS
 from hyperlax.analysis.page import Section, facts, page, shown, table
 from hyperlax.analysis.run_pictures import NAMES, SHORT, plot_run
+from hyperlax.analysis.time_pictures import objectives_of
 from hyperlax.errors import UserError
 from hyperlax.results import Run
 from hyperlax.results.storage import write_atomic
@@ -175,14 +176,16 @@ def _told(entry: Entry, before: str, rows: int) -> Iterable[Section]:
 
 def _search(run: Run) -> dict[str, Any]:
     request = run.info.get("request") or {}
-    pairs = zip(request.get("objectives") or ["final_return"], request.get("directions") or ["maximize"], strict=False)
+    aims = objectives_of(run)
     counts = run.summary["status"].value_counts().to_dict()
     return {
         "study": run.info["study"],
         "storage": request.get("storage") or "study.journal in the run directory",
         "sampler": request.get("sampler"),
         "pruner": request.get("pruner"),
-        "objectives": ", ".join(f"{objective.replace('_', ' ')} ({direction})" for objective, direction in pairs),
+        "objectives": ", ".join(
+            f"{objective.replace('_', ' ')} ({direction})" for objective, direction in aims.items()
+        ),
         "trials asked for": run.info.get("num_trials"),
         "trials here": ", ".join(f"{count} {status}" for status, count in counts.items()),
     }

@@ -195,55 +195,68 @@ def _draw_throughput(run: Run, edges: np.ndarray, rates: np.ndarray, figure: Fig
 
 
 def best_so_far_drawing(run: Run) -> Drawing | None:
-    """Returns, of a search, the best completed trial against the number of finished trials and against time."""
+    """Returns, of a search, the best completed trial against the number of finished trials and against time.
+
+    Each objective has a line of its own.
+    """
     if "study" not in run.info:
         return None
     table = best_so_far(run)
     if table["best"].notna().sum() == 0:
         return None
-    objective, direction = objective_of(run)
-    title = f"Best {objective.replace('_', ' ')} so far ({direction})"
-    return Drawing(title, (9.2, 3.5), partial(_draw_best, table, objective))
+    aims = objectives_of(run)
+    title = "Best so far: " + ", ".join(f"{name.replace('_', ' ')} ({direction})" for name, direction in aims.items())
+    return Drawing(title, (9.2, 0.9 + 2.6 * len(aims)), partial(_draw_best, table))
 
 
-def objective_of(run: Run) -> tuple[str, str]:
-    """Returns the first objective of a search, and whether to ``maximize`` or ``minimize`` it."""
+def objectives_of(run: Run) -> dict[str, str]:
+    """Returns the objectives of a search, and whether to ``maximize`` or ``minimize`` each."""
     request = run.info.get("request") or {}
-    objectives, directions = request.get("objectives") or ["final_return"], request.get("directions") or ["maximize"]
-    return str(objectives[0]), str(directions[0])
+    names, directions = request.get("objectives") or ["final_return"], request.get("directions") or ["maximize"]
+    return dict(zip(names, directions, strict=True))
 
 
 def best_so_far(run: Run) -> pd.DataFrame:
-    """Returns a row a trial that has ended, in the order of their ends.
+    """Returns a row an objective and trial that has ended, in the order of their ends.
 
-    Columns: ``trial``, ``status``, ``finished``, how many have, ``wall_seconds``, ``value`` of the first objective and
-    the ``best`` of those that completed.
+    Columns: ``objective``, ``trial``, ``status``, ``finished``, how many have, ``wall_seconds``, ``value`` of the
+    objective and the ``best`` of those that completed.
     """
-    objective, direction = objective_of(run)
     ends = _ended(run).groupby("sample_id")["wall_seconds_end"].max().rename("ended")
     table = run.summary[run.summary["status"] != "UNFINISHED"].join(ends, on="sample_id", how="inner")
     table = table.sort_values(["ended", "sample_id"], ignore_index=True)
-    values = table[objective].astype(float)
-    completed = values.where(table["status"] == "COMPLETED")
-    best = (completed.cummax() if direction == "maximize" else completed.cummin()).ffill()
-    finished = np.arange(1, len(table) + 1)
-    columns = {"trial": table["sample_id"], "status": table["status"], "finished": finished}
-    return pd.DataFrame({**columns, "wall_seconds": table["ended"], "value": values, "best": best})
+    known = {"trial": table["sample_id"], "status": table["status"], "finished": np.arange(1, len(table) + 1)}
+    parts = []
+    for objective, direction in objectives_of(run).items():
+        values = table[objective].astype(float).replace([np.inf, -np.inf], np.nan)
+        completed = values.where(table["status"] == "COMPLETED")
+        best = (completed.cummax() if direction == "maximize" else completed.cummin()).ffill()
+        parts.append(pd.DataFrame({**known, "wall_seconds": table["ended"], "value": values, "best": best}))
+        parts[-1].insert(0, "objective", objective)
+    return pd.concat(parts, ignore_index=True)
 
 
-def _draw_best(table: pd.DataFrame, objective: str, figure: Figure) -> pd.DataFrame:
+def _draw_best(table: pd.DataFrame, figure: Figure) -> pd.DataFrame:
     from matplotlib.ticker import MaxNLocator
 
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axes, x, label in ((left, "finished", "finished trials"), (right, "wall_seconds", "wall seconds")):
-        axes.step(table[x], table["best"], where="post", color="black", linewidth=1.6, label="best so far", zorder=2)
-        for status in statuses_of(table):
-            marker, colour = STATUS_STYLE[status]
-            some = table[table["status"] == status]
-            name = f"{label_of_status(status)} ({len(some)})"
-            axes.scatter(some[x], some["value"], s=20, marker=marker, color=colour, label=name, zorder=3)
-        axes.set(xlabel=label)
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left.set_ylabel(objective.replace("_", " "))
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    names = list(table["objective"].unique())
+    grid = figure.subplots(len(names), 2, sharex="col", sharey="row", squeeze=False)
+    for (left, right), name in zip(grid, names, strict=True):
+        own = table[table["objective"] == name]
+        _draw_trials(left, own, "finished")
+        _draw_trials(right, own, "wall_seconds")
+        left.set_ylabel(name.replace("_", " "))
+    grid[-1, 0].set_xlabel("finished trials")
+    grid[-1, 1].set_xlabel("wall seconds")
+    grid[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     return table
+
+
+def _draw_trials(axes: Axes, table: pd.DataFrame, x: str) -> None:
+    axes.step(table[x], table["best"], where="post", color="black", linewidth=1.6, label="best so far", zorder=2)
+    for status in statuses_of(table):
+        marker, colour = STATUS_STYLE[status]
+        some = table[table["status"] == status]
+        name = f"{label_of_status(status)} ({len(some)})"
+        axes.scatter(some[x], some["value"], s=20, marker=marker, color=colour, label=name, zorder=3)

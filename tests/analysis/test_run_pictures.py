@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -80,17 +82,20 @@ def test_throughput_accounts_for_every_step(write_run, tmp_path):
     assert rates[0] == pytest.approx(3000) and rates[-1] == 0  # three lanes, 1000 steps a second each
 
 
-@pytest.mark.parametrize(("direction", "expected"), [("maximize", [1, 5, 5, 5]), ("minimize", [1, 1, 1, 1])])
-def test_the_best_so_far_is_that_of_trials_that_completed(write_run, tmp_path, direction, expected):
-    returns = iter([1.0, 5.0, 3.0, 90.0])
-    levels = [{"level": value} for value in returns]
-    info = {"study": "s", "request": {"objectives": ["final_return"], "directions": [direction]}}
+def test_the_best_so_far_is_that_of_trials_that_completed(write_run, tmp_path):
+    levels = [{"level": value} for value in (1.0, 5.0, 3.0, 90.0)]
+    request = {"objectives": ["final_return", "time_to_target"], "directions": ["maximize", "minimize"]}
     run = write_run(
-        tmp_path, levels, lambda v: v["level"], seeds=[0], evaluations=1, lanes=1, ends={3: ("PRUNED", 1)}, **info
-    )
-    table = best_so_far(run)
-    assert table["trial"].tolist() == [0, 1, 2, 3] and table["wall_seconds"].tolist() == [1, 2, 3, 4]
-    assert table["value"].tolist() == [1, 5, 3, 90] and table["best"].tolist() == expected
+        tmp_path / "run", levels, lambda v: v["level"], seeds=[0], evaluations=1, lanes=1, ends={3: ("PRUNED", 1)},
+        study="s", request=request,
+    )  # fmt: skip
+    best = best_so_far(run).query("objective == 'final_return'")
+    assert best["trial"].tolist() == [0, 1, 2, 3] and best["wall_seconds"].tolist() == [1, 2, 3, 4]
+    assert best["value"].tolist() == [1, 5, 3, 90] and best["best"].tolist() == [1, 5, 5, 5]
+    table = run.summary.assign(time_to_target=[9.0, 700.0, 500.0, 600.0])  # best first: 90, 5, 3, 1
+    best = best_so_far(replace(run, summary=table)).query("objective == 'time_to_target'")
+    assert best["value"].tolist() == [600, 700, 500, 9] and best["best"].tolist() == [600, 600, 500, 500]
+    assert drawn(run, tmp_path / "plots", only=["best_so_far"]) == ["best_so_far"]
 
 
 SPACE = {"importance", "slices", "interactions", "parallel_coordinates"}
