@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from hyperlax.analysis.plots import STYLE
+from hyperlax.analysis.figures import COLOURS, Drawing
 from hyperlax.analysis.tables import label_of
 from hyperlax.errors import UserError
 from hyperlax.results import Run
-from hyperlax.results.storage import read_table, write_atomic
+from hyperlax.results.storage import read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMNS = ("population", "generation", "grid_step", "member", "parent", "return")
 _MOST = 5  # hyperparameters that are drawn
-_WINNER, _OTHERS, _COPY = "#0072B2", "#9a9a9a", "#D55E00"
+_WINNER, _OTHERS, _COPY = COLOURS[0], "#9a9a9a", COLOURS[3]
 
 
 def read_lineage(run: Run) -> pd.DataFrame:
@@ -47,39 +47,31 @@ def line_of(lineage: pd.DataFrame, member: int) -> pd.DataFrame:
     return pd.DataFrame(rows[::-1]).reset_index(drop=True)
 
 
-def plot_lineage(run: Run, path: Path) -> Path:
-    """Draws the population of the best member as a PNG; its numbers are those of ``lineage.csv`` and the evaluations.
+def lineage_drawing(run: Run) -> Drawing | None:
+    """Returns, of a run of populations, that of the best member.
 
-    Above: the return of every member, with a link from parent to child wherever a state was copied; the ancestry of
-    the best is thick. Below: the hyperparameters, a line a member, and those of the same ancestry.
-
-    Raises:
-        UserError: the run is none of populations, or the file cannot be written.
+    Above: the return of every member, with a link wherever one took up another's state; the ancestry of the best is
+    thick. Below: the hyperparameters that moved farthest, a line a member, and those of the same ancestry.
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    if not (run.path / "lineage.csv").exists():
+        return None
     lineage = read_lineage(run)
     best = int(run.summary["sample_id"].iloc[0])
     line = line_of(lineage, best)
     own = lineage[lineage["population"] == line["population"].iloc[0]]
     names = _most_moved(own, [str(name) for name in own.columns if name not in COLUMNS])
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 7 if names else 4), layout="constrained")
-        FigureCanvasAgg(figure)
-        rows: Any = figure.subfigures(2, 1, height_ratios=[1.3, 1]) if names else [figure]
-        _draw_returns(rows[0].subplots(), run, own, line, best)
-        if names:
-            for axes, name in zip(rows[1].subplots(1, len(names), squeeze=False)[0], names, strict=True):
-                _draw_values(axes, own, line, name, float(run.info.get("budget_steps", own["grid_step"].max())))
-        content = io.BytesIO()
-        figure.savefig(content, dpi=160, format="png")
-    try:
-        write_atomic(path, content.getvalue())
-    except OSError as error:
-        raise UserError(f"'{path}': cannot write the plot there: {error.strerror}") from None
-    return path
+    title = f"Population {line['population'].iloc[0]}: thick, the line of member {best}; orange, states taken up"
+    return Drawing(title, (10, 7 if names else 4), partial(_draw, run, own, line, names))
+
+
+def _draw(run: Run, own: pd.DataFrame, line: pd.DataFrame, names: list[str], figure: Figure) -> pd.DataFrame:
+    rows: Any = figure.subfigures(2, 1, height_ratios=[1.3, 1]) if names else [figure]
+    _draw_returns(rows[0].subplots(), run, own, line)
+    if names:
+        for axes, name in zip(rows[1].subplots(1, len(names), squeeze=False)[0], names, strict=True):
+            _draw_values(axes, own, line, name, float(run.info.get("budget_steps", own["grid_step"].max())))
+    return own.assign(in_line=[row in set(zip(line["generation"], line["member"], strict=True))
+                               for row in zip(own["generation"], own["member"], strict=True)])  # fmt: skip
 
 
 def _most_moved(own: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -93,7 +85,7 @@ def _most_moved(own: pd.DataFrame, names: Sequence[str]) -> list[str]:
     return sorted(names, key=shift, reverse=True)[:_MOST]
 
 
-def _draw_returns(axes: Axes, run: Run, own: pd.DataFrame, line: pd.DataFrame, best: int) -> None:
+def _draw_returns(axes: Axes, run: Run, own: pd.DataFrame, line: pd.DataFrame) -> None:
     curves = run.evaluations.pivot_table(index="grid_step", columns="sample_id", values="mean_return")
     copied = own[(own["parent"] != own["member"]) & own["grid_step"].isin(curves.index)]
     for member in sorted(set(own["member"]) & set(curves.columns)):
@@ -109,9 +101,7 @@ def _draw_returns(axes: Axes, run: Run, own: pd.DataFrame, line: pd.DataFrame, b
     ancestors = line["member"].to_numpy()[np.searchsorted(line["grid_step"], steps) - 1]
     returns = [curves.loc[step, member] for step, member in zip(curves.index, ancestors, strict=True)]
     axes.plot(steps, returns, color=_WINNER, linewidth=2.2, zorder=3)
-    population = int(line["population"].iloc[0])
-    title = f"Population {population}: thick, the line of member {best}; orange, members that took up another's state"
-    axes.set(xlabel="environment steps", ylabel="mean evaluation return", title=title)
+    axes.set(xlabel="environment steps", ylabel="mean evaluation return")
     _in_thousands(axes)
 
 

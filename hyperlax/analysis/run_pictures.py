@@ -11,6 +11,7 @@ import pandas as pd
 from hyperlax.analysis.collection import Entry
 from hyperlax.analysis.figures import FORMATS, Drawing
 from hyperlax.analysis.importance import COLUMNS, importances
+from hyperlax.analysis.lineage import lineage_drawing
 from hyperlax.analysis.space_pictures import (
     importance_drawing,
     interactions_drawing,
@@ -23,9 +24,11 @@ from hyperlax.errors import UserError
 
 log = logging.getLogger(__name__)
 
-NAMES = ("best_so_far", "importance", "slices", "interactions", "parallel_coordinates", "throughput", "timeline")
+NAMES = (
+    "best_so_far", "lineage", "importance", "slices", "interactions", "parallel_coordinates", "throughput", "timeline"
+)  # fmt: skip
 #: Of each of several runs.
-SHORT = ("importance", "timeline")
+SHORT = ("lineage", "importance", "timeline")
 
 
 def plot_run(
@@ -66,6 +69,7 @@ def _drawings(entry: Entry, only: Collection[str]) -> Iterable[tuple[str, Drawin
     if run is not None:
         makers |= {
             "best_so_far": lambda: best_so_far_drawing(run),
+            "lineage": lambda: lineage_drawing(run),
             "throughput": lambda: throughput_drawing(run),
             "timeline": lambda: timeline_drawing(run),
         }

@@ -27,7 +27,7 @@ _HATCHES = {"PRUNED": "////", "TIMED_OUT": "....", "DIVERGED": "xxxx", "FAILED":
 
 
 def timeline_drawing(run: Run) -> Drawing | None:
-    """Returns a bar for each (sample, seed) on its lane, and below the share of lanes that are occupied."""
+    """Returns a bar for each (sample, seed) on its lane, and below the share of lanes and of cores that are busy."""
     lanes = _ended(run)
     if lanes.empty:
         return None
@@ -58,6 +58,22 @@ def occupied(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return moments, np.minimum(np.divide(busy, there, out=np.zeros(_MOMENTS), where=there > 0), 1.0)
 
 
+def busy_cores(run: Run, moments: np.ndarray) -> np.ndarray:
+    """Returns the share of the cores that computed at some moments, a mean over the round; NaN where none is known.
+
+    It is counted in ticks and evaluations, and with it what else the process did then: it compiles the next program.
+    """
+    rounds, shares = run.rounds, np.full(len(moments), np.nan)
+    if run.info.get("device_kind") != "cpu":
+        return shares
+    for row in rounds.itertuples():
+        length = row.wall_seconds_end - row.wall_seconds_start
+        if length > 0:
+            during = (row.wall_seconds_start <= moments) & (moments < row.wall_seconds_end)
+            shares[during] = min(1.0, row.cpu_seconds / row.devices / length)
+    return shares
+
+
 def _ended(run: Run) -> pd.DataFrame:
     """Returns the (sample, seed)s whose lane and times are known."""
     known = ["program", "lane", "wall_seconds_start", "wall_seconds_end"]
@@ -78,12 +94,15 @@ def _draw_timeline(run: Run, lanes: pd.DataFrame, figure: Figure) -> pd.DataFram
         _name_bars(upper, lanes, moments[-1])
     _label_lanes(upper, places)
     lower.fill_between(moments, share, color=COLOURS[5], alpha=0.5, linewidth=0, step="post")
-    lower.step(moments, share, color=COLOURS[0], linewidth=1.2, where="post")
-    lower.set(xlabel="wall seconds", ylabel="lanes occupied", ylim=(0, 1.02), xlim=(0, moments[-1] * 1.005))
+    lower.step(moments, share, color=COLOURS[0], linewidth=1.2, where="post", label="lanes occupied")
+    cores = busy_cores(run, moments)
+    lower.plot(moments, cores, color=COLOURS[3], linewidth=1.2, linestyle="--", label="cores computing")
+    lower.legend(frameon=False, loc="lower center", ncols=2)
+    lower.set(xlabel="wall seconds", ylabel="share", ylim=(0, 1.02), xlim=(0, moments[-1] * 1.005))
     lower.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     bars = lanes[["program", "lane", "sample_id", "seed", "status", "wall_seconds_start", "wall_seconds_end"]]
-    curve = pd.DataFrame({"wall_seconds_start": moments, "lanes_occupied": share})
+    curve = pd.DataFrame({"wall_seconds_start": moments, "lanes_occupied": share, "cores_computing": cores})
     return pd.concat([bars.assign(panel="lanes"), curve.assign(panel="share")], ignore_index=True)
 
 

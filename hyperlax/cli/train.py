@@ -175,7 +175,8 @@ def report(result: Any) -> None:
     if not isinstance(result, Run):
         typer.echo(result.describe())
         return
-    Console(highlight=False).print(top_table(result))
+    changed = "population_size" in result.info  # the samples are those that members began with
+    Console(highlight=False).print(top_table(result, **({"hyperparameters": 0} if changed else {})))
     winner = result.info.get("winner")
     if winner and winner["fresh_seeds_final_return"] is not None:
         error = winner["fresh_seeds_standard_error"]

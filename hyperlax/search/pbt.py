@@ -124,12 +124,8 @@ def population_based_training(
         training = _Training(lanes, defaults, samples, population_size, evolution, changing)
         training.carry_out(directory, info, winner_seeds, progress, earlier is not None)
     run = load_run(directory)
-    if plot and run.summary["final_return"].notna().any():  # else every member diverged
-        from hyperlax.analysis.lineage import plot_lineage
-        from hyperlax.analysis.plots import plot_sweep
-
-        plot_sweep(run, directory / "sweep.png")
-        plot_lineage(run, directory / "lineage.png")
+    if plot:
+        runs.draw_picture(run)
     return run
 
 

@@ -214,7 +214,17 @@ def test_a_run_of_populations(whole):
     for row in lineage.dropna(subset=["return"]).itertuples():
         assert returns[row.member, row.grid_step] == pytest.approx(row[6])
     assert whole.info["winner"]["fresh_seeds"] == 2 and whole.info["members"] == {"COMPLETED": 8}
-    assert (whole.path / "lineage.png").stat().st_size > 10_000
+    drawn = pd.read_csv(whole.path / "plots" / "lineage.csv")
+    line = drawn[drawn["in_line"]]
+    assert (whole.path / "plots" / "lineage.png").stat().st_size > 10_000 and list(line["generation"]) == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
+    assert line["member"].iloc[-1] == whole.summary["sample_id"].iloc[0]
+    assert "Population" in (whole.path / "report.html").read_text()
 
 
 def test_members_that_copy_nothing_train_as_in_a_sweep(whole, tmp_path):
