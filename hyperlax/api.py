@@ -144,7 +144,7 @@ def sweep(
     earlier = runs.earlier_run(output_root, recipe.group, env.name, request, resume, resume_from)
     if earlier is not None and earlier.finished and not dry_run:
         log.info("%s has finished, nothing is left to do", earlier.directory)
-        return load_run(earlier.directory)
+        return _completed(earlier.directory, plot, matrices, anew=False)
     max_lanes = _max_lanes(hparam_batch_size, length)
     mesh = devices.local_mesh(1 if sequential else num_devices, min(max_lanes or len(tasks), len(tasks)))
     memory = runs.memory_limit(memory_limit_gib) if earlier is None else earlier.memory
@@ -163,17 +163,9 @@ def sweep(
     if matrices:
         info["matrices"] = varied(space, overrides or {})
     job = Sweep(env, length, planner, plan, mesh, seed, save_policies, directory / "checkpoints")
-    _carry_out(job, directory, info, winner_seeds, progress, earlier is not None)
-    run = load_run(directory)
-    if plot and run.summary["final_return"].notna().any():  # else every sample diverged
-        from hyperlax.analysis.plots import plot_sweep
-
-        plot_sweep(run, directory / "sweep.png")
-    if matrices:
-        from hyperlax.analysis.sensitivity import write_sensitivity
-
-        write_sensitivity(run, directory / "sensitivity.csv")
-    return run
+    with resuming.resumable(directory):
+        _carry_out(job, directory, info, winner_seeds, progress, earlier is not None)
+        return _completed(directory, plot, matrices, anew=True)
 
 
 def _carry_out(
@@ -198,14 +190,21 @@ def _carry_out(
                     winner = runs.winner(directory, winner_seeds, job.repeat_on_fresh_seeds)
                 except RunFailed as error:
                     raise RunFailed(f"{error}; results so far: {directory}") from error
-                except KeyboardInterrupt:
-                    log.warning(
-                        "interrupted; results so far: %s; the same command with --resume True goes on", directory
-                    )
-                    raise
                 finally:
                     writer.update_info(programs=job.outcome(), seconds=round(job.clock(), 2))
             writer.update_info(winner=winner)
+
+
+def _completed(directory: Path, plot: bool, matrices: bool, anew: bool) -> Run:
+    """Returns a run that has finished, after making what is made of its results, ``anew`` or where it is missing."""
+    run = load_run(directory)
+    if plot:
+        runs.draw_picture(run, anew)
+    if matrices and (anew or not (directory / "sensitivity.csv").exists()):
+        from hyperlax.analysis.sensitivity import write_sensitivity
+
+        write_sensitivity(run, directory / "sensitivity.csv")
+    return run
 
 
 def _samples(

@@ -24,6 +24,15 @@ class RunFailed(RuntimeError):
     """
 
 
+class CannotWrite(RunFailed):
+    """A disk is full or gone, or a directory read-only: nothing that would follow could be kept."""
+
+
+def in_words(error: OSError) -> str:
+    """Returns an error of the operating system as part of a line, with the file that it is about."""
+    return str(error) if error.filename is None else f"'{error.filename}': {error.strerror}"
+
+
 def unknown(kind: str, value: object, accepted: Iterable[str], hint: str = "") -> UserError:
     """Returns the error for a name that is not known, with the nearest accepted names.
 

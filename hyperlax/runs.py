@@ -22,13 +22,13 @@ from hyperlax.engine.machine import MACHINES, Machine
 from hyperlax.engine.plan import Plan
 from hyperlax.engine.planner import Planner
 from hyperlax.environments import Discrete, Environment, make
-from hyperlax.errors import UserError
+from hyperlax.errors import CannotWrite, UserError
 from hyperlax.quantum import executor
 from hyperlax.recipes import Recipe, RunLength, get_recipe
 from hyperlax.recipes import run_length as to_run_length
 from hyperlax.results import resume as resuming
 from hyperlax.results.directory import create_run_directory, run_parent
-from hyperlax.results.reader import load_run
+from hyperlax.results.reader import Run, load_run
 from hyperlax.spaces.distributions import Distribution
 from hyperlax.spaces.hyperparameters import flatten, replace
 
@@ -202,6 +202,23 @@ def winner(
         "fresh_seeds": num_seeds,
         "fresh_seeds_diverged": int(num_seeds - finite.size),
     }
+
+
+def draw_picture(run: Run, anew: bool = False) -> None:
+    """Draws a run's picture, unless there is one or nothing to be drawn; ``anew`` in any case.
+
+    Raises:
+        CannotWrite: there is no place for it; the run is whole without.
+    """
+    picture = run.path / "sweep.png"
+    if run.summary["final_return"].isna().all() or (picture.exists() and not anew):
+        return
+    from hyperlax.analysis.plots import plot_sweep
+
+    try:
+        plot_sweep(run, picture)
+    except UserError as error:
+        raise CannotWrite(str(error)) from None
 
 
 # --- what it says of itself ----------------------------------------------------------------------

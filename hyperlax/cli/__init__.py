@@ -19,7 +19,7 @@ import typer
 from hyperlax import __version__
 from hyperlax.cli import arguments, benchmark, catalogue, circuits, ensembles, options, plots, samples, search, train
 from hyperlax.cli.doctor import doctor
-from hyperlax.errors import RunFailed, UserError
+from hyperlax.errors import RunFailed, UserError, in_words
 
 FAILED = 1
 USER_ERROR = 2
@@ -94,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; ``sys.argv[1:]`` by default.
 
     Returns:
-        0 on success, 1 when part of a run failed, 2 on bad input (after one line on stderr), 130 when interrupted.
+        0 on success, 1 when part of a run failed or could not be written, 2 on bad input, both after one line on
+        stderr, 130 when interrupted.
     """
     command: Any = typer.main.get_command(app)
     args: list[str] = []
@@ -111,7 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except UsageError as error:
         return _refuse(arguments.usage_message(error, args))
-    except KeyboardInterrupt:
+    except OSError as error:  # of the machine, such as a full disk
+        logging.getLogger("hyperlax").info("the failure", exc_info=True)
+        _refuse(in_words(error))
+        return FAILED
+    except KeyboardInterrupt as interrupt:
+        if interrupt.args:  # how to go on
+            print(interrupt, file=sys.stderr)
         return INTERRUPTED
 
 

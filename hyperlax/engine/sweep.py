@@ -95,6 +95,7 @@ class Sweep:
 
         Raises:
             RunFailed: some task failed by itself too; raised after all others have run.
+            OSError: results cannot be written.
         """
         self._started, self.sink = time.perf_counter(), sink
         self._progress = _Progress(self.planner, self.plan, display, self.settled, self.going)
@@ -108,6 +109,8 @@ class Sweep:
                     ahead.append(compiler.submit(self._compiled, left[len(ahead)][1]))
                 try:
                     self._run_program(number, planned, ahead[i])
+                except OSError:  # a full disk: no other program could keep its results either
+                    raise
                 except Exception as error:
                     log.warning("program %d failed, its samples are trained one by one: %s", number, error)
                     log.info("the failure", exc_info=True)
@@ -182,6 +185,8 @@ class Sweep:
             try:
                 with stoppable() as stop:
                     self._scheduler(self._alone(single), number, single, None, stop).run(Waiting(single.tasks))
+            except OSError:
+                raise
             except Exception as error:
                 log.info("alone, a sample failed too", exc_info=True)
                 failure, message = error, _first_line(error)

@@ -30,7 +30,6 @@ import numpy as np
 import pandas as pd
 
 from hyperlax import runs
-from hyperlax.analysis.plots import plot_sweep
 from hyperlax.analysis.statistics import interquartile_mean, with_interval
 from hyperlax.api import sweep
 from hyperlax.engine import devices
@@ -39,7 +38,7 @@ from hyperlax.engine.planner import Planner
 from hyperlax.engine.program import Task
 from hyperlax.engine.sweep import Sweep
 from hyperlax.environments import Environment
-from hyperlax.errors import RunFailed, UserError
+from hyperlax.errors import CannotWrite, RunFailed, UserError
 from hyperlax.launch.suite import Cell, Suite
 from hyperlax.recipes import Recipe, RunLength, get_recipe
 from hyperlax.results import resume as resuming
@@ -158,7 +157,10 @@ class Benchmark:
         except FileNotFoundError:
             raise UserError(f"'{root}': no benchmark in it (no {PLAN})") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"'{root / PLAN}': damaged: {error}") from None
+            raise UserError(
+                f"'{root / PLAN}': damaged: {error}; without that file the same command with --resume True plans "
+                "again, and keeps what has been trained"
+            ) from None
         if code != runs.code():
             raise UserError(f"'{root}': begun by other code: {code} there, {runs.code()} here")
         return cls(root, suite, units, skipped)
@@ -225,6 +227,8 @@ class Benchmark:
         unit.folder.mkdir(parents=True, exist_ok=True)
         try:
             with DirectoryLock(unit.folder):
+                if unit.is_done or self.is_finished(unit.cell):  # meanwhile
+                    return
                 arguments = _arguments(self.suite, unit.cell) | {"overrides": None}
                 samples = self._samples(unit.cell)
                 sweep(
@@ -238,6 +242,8 @@ class Benchmark:
                 )
         except BusyDirectory:
             log.info("%s: another process is at it", unit.folder)
+        except (CannotWrite, OSError):  # a full disk, which others would find so too
+            raise
         except Exception as error:
             message = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
             log.warning("%s failed, the others go on: %s", unit.cell, message)
@@ -275,9 +281,7 @@ class Benchmark:
         except BusyDirectory:
             return
         if self.is_finished(cell):
-            run = load_run(folder)
-            if not (folder / "sweep.png").exists() and run.summary["final_return"].notna().any():
-                plot_sweep(run, folder / "sweep.png")
+            runs.draw_picture(load_run(folder))
             shutil.rmtree(folder / "units", ignore_errors=True)
 
     def _put_together(self, cell: Cell, folder: Path) -> None:
@@ -364,9 +368,14 @@ class Benchmark:
         return [cell for cell in self.units if not self.is_finished(cell)]
 
     def retry(self) -> None:
-        """Lets units that have failed be tried again."""
+        """Lets units that have failed be tried again, and those that are damaged, or of damaged cells."""
         for unit in (unit for units in self.units.values() for unit in units):
             (unit.folder / FAILURE).unlink(missing_ok=True)
+            if unit.is_done:
+                _reopen_damaged(find_run(unit.folder)[0])
+        for cell in self.units:
+            if self.is_finished(cell):
+                _reopen_damaged(self.root / cell.folder)
 
 
 def run_benchmark(
@@ -389,8 +398,9 @@ def run_benchmark(
         progress: show how far it is, on standard error.
 
     Raises:
-        UserError: the directory holds a benchmark already, or another one.
+        UserError: the directory holds a benchmark already, or another one, or cannot be written to.
         RunFailed: part of it failed; raised after all else has run.
+        CannotWrite: the disk is full; what there is is kept.
     """
     root = Path(output_root)
     exists = (root / PLAN).exists()
@@ -401,18 +411,19 @@ def run_benchmark(
         there, here = (json.loads(json.dumps(asdict(s))) for s in (benchmark.suite, suite))
         if different := resuming.differences(there, here):
             raise UserError(f"--output-root '{root}' holds another benchmark: {'; '.join(different)}")
-        benchmark.retry()
     else:
         benchmark = Benchmark.planned(root, suite)
         if dry_run:
             return benchmark
-        benchmark.save()
+        _begin(benchmark)
     log.info("the plan:\n%s", benchmark.describe())
-    if launcher is None:
-        benchmark.work(progress)
-    else:
-        launcher(root)
-    benchmark.table()
+    with resuming.resumable(root):
+        benchmark.retry()
+        if launcher is None:
+            benchmark.work(progress)
+        else:
+            launcher(root)
+        benchmark.table()
     failures = benchmark.failures()
     if failures:
         cell, why = next(iter(failures.items()))
@@ -420,9 +431,32 @@ def run_benchmark(
     return benchmark
 
 
+def _reopen_damaged(directory: Path) -> None:
+    """Takes from a run that has finished the word that it has, if results of it are damaged."""
+    try:
+        with DirectoryLock(directory):
+            info = resuming.read_info(directory)
+            if info.get("state") == "finished" and not resuming.is_whole(directory):
+                write_atomic(directory / "run.json", (json.dumps(info | {"state": "failed"}, indent=2) + "\n").encode())
+    except BusyDirectory:
+        pass  # it is being made again
+
+
+def _begin(benchmark: Benchmark) -> None:
+    """Writes a plan for the first time."""
+    try:
+        benchmark.save()
+    except OSError as error:
+        raise UserError(
+            f"--output-root '{benchmark.root}': cannot begin a benchmark there: {error.strerror}; "
+            "give a directory that can be written to"
+        ) from None
+
+
 def work(root: str | os.PathLike[str], progress: bool = False) -> None:
     """Works off what is left of the benchmark in a directory; any number of processes may do so at a time."""
-    Benchmark.opened(Path(root)).work(progress)
+    with resuming.resumable(Path(root)):
+        Benchmark.opened(Path(root)).work(progress)
 
 
 def _arguments(suite: Suite, cell: Cell) -> dict[str, Any]:

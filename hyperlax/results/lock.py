@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from hyperlax.errors import UserError
@@ -41,10 +42,14 @@ class DirectoryLock:
 
     Raises:
         BusyDirectory: another process holds it; the message says which.
+        UserError: the directory cannot be written to.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._file = os.open(directory / _NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._file = os.open(directory / _NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f"'{directory}' cannot be written to: {error.strerror}") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -54,7 +59,8 @@ class DirectoryLock:
         except OSError as error:  # a file system without locks
             log.info("%s cannot be locked: %s", directory, error)
         os.ftruncate(self._file, 0)
-        os.write(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        with suppress(OSError):  # a full disk: who holds the lock is told for convenience
+            os.write(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
     def __enter__(self) -> DirectoryLock:
         return self

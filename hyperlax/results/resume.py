@@ -8,7 +8,8 @@ import logging
 import math
 import os
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import hyperlax
-from hyperlax.errors import UserError
+from hyperlax.errors import CannotWrite, UserError, in_words
 from hyperlax.results.directory import run_directories
 from hyperlax.results.storage import TEMPORARY, TextTable, read_text
 from hyperlax.results.writer import TABLE_KEYS, policy_path
@@ -44,12 +45,32 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     return [f"{name} {_short(earlier.get(name))} there, {_short(now.get(name))} here" for name in names]
 
 
+@contextmanager
+def resumable(directory: Path) -> Iterator[None]:
+    """Says how to go on with what is written to a directory when it ends before its time.
+
+    Raises:
+        KeyboardInterrupt: with a message.
+        CannotWrite: a file cannot be written.
+    """
+    hint = f"results so far: {directory}; the same command with --resume True goes on"
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if interrupt.args:  # said already, of a part of it
+            raise
+        raise KeyboardInterrupt(f"interrupted; {hint}") from None
+    except OSError as error:
+        log.info("the failure", exc_info=True)
+        raise CannotWrite(f"{in_words(error)}; {hint}") from error
+
+
 class Earlier(NamedTuple):
     """A run that was begun before.
 
     Attributes:
         directory: where it is.
-        finished: whether nothing is left to do.
+        finished: whether nothing is left to do: it has ended, and all its results are there.
         memory: bytes that it was planned for.
     """
 
@@ -62,6 +83,8 @@ def latest_run(parent: Path, request: Mapping[str, Any]) -> Earlier | None:
     """Returns the latest run below a directory that was asked the same, or None; logs why others are not it."""
     for directory in reversed(run_directories(parent)):
         info = info_of(directory)
+        if not read_info(directory):
+            log.warning("%s is damaged: it cannot be told what was run there", directory / "run.json")
         different = differences(info.get("request", {}), request)
         if not different:
             return _earlier(directory, info)
@@ -105,7 +128,8 @@ def digest_of(value: Any) -> str:
 
 
 def _earlier(directory: Path, info: Mapping[str, Any]) -> Earlier:
-    return Earlier(directory, info.get("state") == "finished", int(info["planned_memory"]))
+    finished = info.get("state") == "finished" and is_whole(directory)
+    return Earlier(directory, finished, int(info["planned_memory"]))
 
 
 def info_of(directory: Path) -> dict[str, Any]:
@@ -180,16 +204,9 @@ def take_up(
     for temporary in directory.rglob(f".*{TEMPORARY}"):
         temporary.unlink()
     tables = {name: _read(directory / f"{name}.csv", key) for name, key in TABLE_KEYS.items()}
-    evaluations, metrics = _steps_of(tables["evaluations"]), _steps_of(tables["metrics"])
-    ends = {(int(key[0]), int(key[1])): row["status"] for key, row in tables["lanes"].rows.items()}
-
-    def is_whole(key: tuple[int, int]) -> bool:
-        points = evaluations.get(key, [])
-        as_often = len(points) == num_evaluations and len(metrics.get(key, [])) == len(set(points))
-        return as_often and (not policies or _is_readable(policy_path(directory, *key)))
-
+    evaluations, ends = _steps_of(tables["evaluations"]), _ends_of(tables["lanes"])
     settled = {key for key, status in ends.items() if status in SETTLED and (ended is None or key in ended)}
-    broken = {key for key in settled if ends[key] == "COMPLETED" and not is_whole(key)}
+    broken = settled & _incomplete(directory, tables, num_evaluations, policies)
     if broken:
         log.warning("%s: results of %d trainings are incomplete, they are trained again", directory, len(broken))
     settled -= broken
@@ -210,6 +227,49 @@ def take_up(
                 del table.rows[key]
         table.write(directory / f"{name}.csv")
     return TakenUp(settled, going, seconds)
+
+
+def is_whole(directory: Path) -> bool:
+    """Returns whether all results of a run that has finished are there and can be read; names what is damaged."""
+    info = read_info(directory)
+    tables = {name: read_text(directory / f"{name}.csv", key) for name, key in TABLE_KEYS.items()}
+    samples, summary = (
+        read_text(directory / f"{name}.csv", [key])
+        for name, key in (("samples", "sample_id"), ("summary", "sample id"))
+    )
+    ends = _ends_of(tables["lanes"])
+    ids = {(float(sample_id),) for sample_id, _ in ends}
+    wrong = [name for name, table in {**tables, "samples": samples, "summary": summary}.items() if table.damaged]
+    wrong += ["lanes"] * bool(_steps_of(tables["evaluations"]).keys() - ends.keys() or samples.rows.keys() - ids)
+    wrong += ["samples"] * bool(ids - samples.rows.keys()) + ["summary"] * bool(ids - summary.rows.keys())
+    wrong = [f"{name}.csv" for name in dict.fromkeys(wrong)]
+    policies = bool(info.get("request", {}).get("save_policies", True))
+    broken = _incomplete(directory, tables, int(info["num_evaluations"]), policies)
+    if broken:
+        wrong.append(f"the results of {len(broken)} trainings")
+    if wrong:
+        log.warning("%s has finished, but damaged are: %s; they are made again", directory, ", ".join(wrong))
+    return not wrong
+
+
+def _incomplete(
+    directory: Path, tables: Mapping[str, TextTable], num_evaluations: int, policies: bool
+) -> set[tuple[int, int]]:
+    """Returns the (sample, seed)s that have completed without all their results being there, policies included."""
+    evaluations, metrics = _steps_of(tables["evaluations"]), _steps_of(tables["metrics"])
+
+    def is_there(key: tuple[int, int]) -> bool:
+        points = evaluations.get(key, [])
+        as_often = len(points) == num_evaluations and len(metrics.get(key, [])) == len(set(points))
+        return as_often and (not policies or _is_readable(policy_path(directory, *key)))
+
+    ends = _ends_of(tables["lanes"])
+    return {key for key, status in ends.items() if status == "COMPLETED" and not is_there(key)}
+
+
+def _ends_of(lanes: TextTable) -> dict[tuple[int, int], str]:
+    """Returns how each (sample, seed) that has ended did."""
+    return {(int(key[0]), int(key[1])): row["status"] for key, row in lanes.rows.items()}
 
 
 def _read(file: Path, key: Sequence[str]) -> TextTable:

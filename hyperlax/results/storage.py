@@ -18,6 +18,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import pandas as pd
 
+from hyperlax.errors import UserError
+
 #: Ends the names of files that are being written.
 TEMPORARY = ".tmp"
 
@@ -38,19 +40,29 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives errors the name of the file that is written, which those of an open file lack."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Gives a file to write to that takes the place of another, in one step for every reader, when all went well."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # mkstemp's 0600 would hide results from colleagues
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with naming(path):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # mkstemp's 0600 would hide results from colleagues
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
 def write_all(file: int, content: bytes) -> None:
@@ -71,6 +83,7 @@ class AppendTable:
     """
 
     def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
+        self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         whole = _whole_lines(path.read_bytes())
         os.ftruncate(self._file, len(whole))
@@ -107,7 +120,8 @@ class AppendTable:
     def _write(self, rows: list[list[Any]]) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([[as_cell(value) for value in row] for row in rows])
-        write_all(self._file, text.getvalue().encode())
+        with naming(self._path):
+            write_all(self._file, text.getvalue().encode())
 
 
 def as_cell(value: Any) -> Any:
@@ -185,6 +199,9 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
 
     Args:
         columns: those of the empty frame returned when there is no such file yet.
+
+    Raises:
+        UserError: it is damaged.
     """
     try:
         whole = _whole_lines(path.read_bytes())
@@ -192,7 +209,14 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
         whole = b""
     if not whole:
         return pd.DataFrame(columns=list(columns))
-    return pd.read_csv(io.BytesIO(whole))
+    try:
+        table = pd.read_csv(io.BytesIO(whole))
+    except ValueError as error:
+        raise UserError(f"'{path}' is damaged: {error}") from None
+    for name in columns[:1]:
+        if name not in table.columns:
+            raise UserError(f"'{path}' is damaged: it has no column {name}")
+    return table
 
 
 def _whole_lines(content: bytes) -> bytes:

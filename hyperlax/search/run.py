@@ -20,8 +20,8 @@ from hyperlax.environments import Environment
 from hyperlax.errors import UserError
 from hyperlax.recipes import RunLength
 from hyperlax.results.resume import info_of, take_up
-from hyperlax.results.storage import read_table
-from hyperlax.results.writer import EVALUATION_COLUMNS, LANE_COLUMNS
+from hyperlax.results.storage import read_table, read_text
+from hyperlax.results.writer import EVALUATION_COLUMNS, TABLE_KEYS
 from hyperlax.search.cover import fits
 from hyperlax.search.one_program import OneProgram, marks_of
 from hyperlax.search.pruners import OVER_SEEDS, PRUNERS
@@ -161,9 +161,7 @@ class Search:
         if saved is not None:
             ended = trials.restore(saved.queue)
         else:
-            lanes = read_table(directory / "lanes.csv", LANE_COLUMNS)
-            everything = [(row.sample_id, row.seed) for row in lanes.itertuples()]
-            ended = trials.restore(trials.everything(everything) if finished else trials.state())
+            ended = trials.restore(trials.everything(_trained(directory)) if finished else trials.state())
         length, marks = self.question.length, marks_of(saved, trials)
         taken_up = take_up(directory, marks, length.num_evaluations, self.lanes.save_policies, ended)
         evaluations = read_table(directory / "evaluations.csv", EVALUATION_COLUMNS)
@@ -180,3 +178,9 @@ class Search:
         first, hyperparams = self.question.length.num_seeds, self._configured(values)
         tasks = [Task(sample_id, first + i, hyperparams) for i in range(count)]
         return final_returns(self.lanes.program, tasks, self.question.length)
+
+
+def _trained(directory: Path) -> set[tuple[int, int]]:
+    """Returns the (trial, seed)s of a search that has finished, also those of which one of its tables is damaged."""
+    tables = [read_text(directory / f"{name}.csv", TABLE_KEYS[name]) for name in ("lanes", "evaluations")]
+    return {(int(key[0]), int(key[1])) for table in tables for key in table.rows}

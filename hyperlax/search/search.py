@@ -17,13 +17,13 @@ from hyperlax.errors import UserError, unknown
 from hyperlax.recipes import Recipe, RunLength
 from hyperlax.results.lock import DirectoryLock
 from hyperlax.results.reader import Run, load_run
-from hyperlax.results.resume import info_of
+from hyperlax.results.resume import Earlier, info_of, resumable
 from hyperlax.results.summary import METRICS
 from hyperlax.search.cover import cover
 from hyperlax.search.one_program import OneProgram
 from hyperlax.search.pruners import OVER_SEEDS, PRUNERS, rungs
 from hyperlax.search.run import Question, Search
-from hyperlax.search.study import check_sampler, without_password
+from hyperlax.search.study import check_sampler, is_whole, without_password
 from hyperlax.spaces.distributions import Distribution
 from hyperlax.spaces.hyperparameters import replace
 from hyperlax.spaces.samplers import draw
@@ -119,9 +119,9 @@ def optimize(
         winner_seeds=winner_seeds, save_policies=save_policies, memory_limit_gib=memory_limit_gib,
     )  # fmt: skip
     earlier = runs.earlier_run(output_root, recipe.group, env.name, request, resume, resume_from)
-    if earlier is not None and earlier.finished and not dry_run and _num_trials(earlier.directory) >= num_trials:
+    if earlier is not None and not dry_run and _is_done(earlier, num_trials, own=storage is None):
         log.info("%s has finished, nothing is left to do", earlier.directory)
-        return load_run(earlier.directory)
+        return _completed(earlier.directory, plot, anew=False)
     memory = runs.memory_limit(memory_limit_gib) if earlier is None else earlier.memory
     search = _planned(question, batch_size, num_devices, memory, save_policies)
     if dry_run:
@@ -133,14 +133,18 @@ def optimize(
     info = runs.describe_run(recipe, env, length, overrides, recipe.space, seed, lanes.plan, lanes.mesh)
     info |= {"request": request, "planned_memory": lanes.planner.memory, "num_trials": num_trials}
     info["command"] = info["command"] and without_password(info["command"])
-    with DirectoryLock(directory):
-        study = study or question.study(directory / JOURNAL, shared=False)
-        search.carry_out(directory, info, study, winner_seeds, progress, earlier is not None)
-    run = load_run(directory)
-    if plot and run.summary["final_return"].notna().any():  # else every trial diverged
-        from hyperlax.analysis.plots import plot_sweep
+    with resumable(directory):
+        with DirectoryLock(directory):
+            study = study or question.study(directory / JOURNAL, shared=False)
+            search.carry_out(directory, info, study, winner_seeds, progress, earlier is not None)
+        return _completed(directory, plot, anew=True)
 
-        plot_sweep(run, directory / "sweep.png")
+
+def _completed(directory: Path, plot: bool, anew: bool) -> Run:
+    """Returns a search that has finished, after drawing its picture, ``anew`` or where there is none."""
+    run = load_run(directory)
+    if plot:
+        runs.draw_picture(run, anew)
     return run
 
 
@@ -192,9 +196,11 @@ def _space(recipe: Recipe, overrides: Mapping[str, object]) -> dict[str, Distrib
     return space
 
 
-def _num_trials(directory: Path) -> int:
-    """Returns how many trials a run was to have."""
-    return int(info_of(directory).get("num_trials", 0))
+def _is_done(earlier: Earlier, num_trials: int, own: bool) -> bool:
+    """Returns whether nothing is left to do of a search for so many trials, whose study is its ``own`` or shared."""
+    if not earlier.finished or int(info_of(earlier.directory).get("num_trials", 0)) < num_trials:
+        return False
+    return not own or is_whole(earlier.directory / JOURNAL)
 
 
 def _planned(

@@ -36,7 +36,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.errors import UserError, unknown
 from hyperlax.results.lock import is_locked
-from hyperlax.results.storage import write_all
+from hyperlax.results.storage import naming, write_all
 from hyperlax.search.space import OptunaSpace
 from hyperlax.spaces.samplers import MAX_SAMPLES, draw
 
@@ -145,7 +145,8 @@ class _Journal(JournalFileBackend):
         try:
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
             try:
-                write_all(file, lines)
+                with naming(self._path):
+                    write_all(file, lines)
             finally:
                 os.close(file)
         finally:
@@ -187,13 +188,7 @@ def _journal(path: Path) -> BaseStorage:
 def _mend(path: Path) -> None:
     """Cuts off what a kill has left of a line, and what follows a damaged one, which is kept beside."""
     content = path.read_bytes() if path.exists() else b""
-    good = 0
-    for line in content.splitlines(keepends=True):
-        try:
-            json.loads(line if line.endswith(b"\n") else b"")
-        except ValueError:
-            break
-        good += len(line)
+    good = _good(content)
     lost = content[good:]
     if not lost:
         return
@@ -202,6 +197,27 @@ def _mend(path: Path) -> None:
         aside.write_bytes(content)
         log.warning("%s is damaged after %d bytes: trials go on from there, all of it is kept in %s", path, good, aside)
     os.truncate(path, good)
+
+
+def _good(content: bytes) -> int:
+    """Returns how many bytes of a journal come before the first line that is torn or damaged."""
+    good = 0
+    for line in content.splitlines(keepends=True):
+        try:
+            json.loads(line if line.endswith(b"\n") else b"")
+        except ValueError:
+            break
+        good += len(line)
+    return good
+
+
+def is_whole(path: Path) -> bool:
+    """Returns whether a journal is there and can be read to its end; names one that cannot."""
+    content = path.read_bytes() if path.exists() else b""
+    whole = content != b"" and _good(content) == len(content)
+    if not whole:
+        log.warning("%s is damaged: what it misses is made again", path)
+    return whole
 
 
 def without_password(text: str) -> str:
