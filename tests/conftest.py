@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +30,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return f"{file.partition('::')[0]}[{parameters}" if nodeid.startswith(TOGETHER) else nodeid
 
     return Together(config, log) if config.option.dist == "load" else None
+
+
+@pytest.fixture(autouse=True)
+def _logger() -> Iterator[None]:
+    """Puts back the log's handlers, which write to a stream that is gone after the command."""
+    logger = logging.getLogger("hyperlax")
+    before = logger.handlers, logger.level, logger.propagate
+    yield
+    logger.handlers, logger.level, logger.propagate = before
 
 
 class Killed(BaseException):

@@ -116,9 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("hyperlax").info("the failure", exc_info=True)
         _refuse(in_words(error))
         return FAILED
-    except KeyboardInterrupt as interrupt:
-        if interrupt.args:  # how to go on
-            print(interrupt, file=sys.stderr)
+    except KeyboardInterrupt:
         return INTERRUPTED
 
 

@@ -57,8 +57,8 @@ def resumable(directory: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        if interrupt.args:  # said already, of a part of it
-            raise
+        if not interrupt.args:  # else it was said of a part of it
+            log.warning("interrupted; %s", hint)
         raise KeyboardInterrupt(f"interrupted; {hint}") from None
     except OSError as error:
         log.info("the failure", exc_info=True)
@@ -206,10 +206,13 @@ def take_up(
     tables = {name: _read(directory / f"{name}.csv", key) for name, key in TABLE_KEYS.items()}
     evaluations, ends = _steps_of(tables["evaluations"]), _ends_of(tables["lanes"])
     settled = {key for key, status in ends.items() if status in SETTLED and (ended is None or key in ended)}
-    broken = settled & _incomplete(directory, tables, num_evaluations, policies)
+    broken = _incomplete(directory, tables, num_evaluations, policies, settled)
     if broken:
-        log.warning("%s: results of %d trainings are incomplete, they are trained again", directory, len(broken))
-    settled -= broken
+        missing = ", ".join(sorted(set(broken.values())))
+        log.warning(
+            "%s: of %d trainings results are missing, they are trained again: %s", directory, len(broken), missing
+        )
+    settled -= broken.keys()
     going = {
         key
         for key, mark in marks.items()
@@ -242,29 +245,41 @@ def is_whole(directory: Path) -> bool:
     wrong = [name for name, table in {**tables, "samples": samples, "summary": summary}.items() if table.damaged]
     wrong += ["lanes"] * bool(_steps_of(tables["evaluations"]).keys() - ends.keys() or samples.rows.keys() - ids)
     wrong += ["samples"] * bool(ids - samples.rows.keys()) + ["summary"] * bool(ids - summary.rows.keys())
-    wrong = [f"{name}.csv" for name in dict.fromkeys(wrong)]
     policies = bool(info.get("request", {}).get("save_policies", True))
-    broken = _incomplete(directory, tables, int(info["num_evaluations"]), policies)
-    if broken:
-        wrong.append(f"the results of {len(broken)} trainings")
-    if wrong:
-        log.warning("%s has finished, but damaged are: %s; they are made again", directory, ", ".join(wrong))
-    return not wrong
+    settled = {key for key, status in ends.items() if status in SETTLED}
+    missing = _incomplete(directory, tables, int(info["num_evaluations"]), policies, settled)
+    damaged = {f"{name}.csv" for name in wrong} | set(missing.values())
+    if damaged:
+        listed = ", ".join(sorted(damaged))
+        log.warning("%s has finished, but these are damaged, and what they had is made again: %s", directory, listed)
+    return not damaged
 
 
 def _incomplete(
-    directory: Path, tables: Mapping[str, TextTable], num_evaluations: int, policies: bool
-) -> set[tuple[int, int]]:
-    """Returns the (sample, seed)s that have completed without all their results being there, policies included."""
+    directory: Path,
+    tables: Mapping[str, TextTable],
+    num_evaluations: int,
+    policies: bool,
+    settled: Collection[tuple[int, int]],
+) -> dict[tuple[int, int], str]:
+    """Returns the (sample, seed)s that have ended and of which something is missing, with the file that lacks it."""
     evaluations, metrics = _steps_of(tables["evaluations"]), _steps_of(tables["metrics"])
-
-    def is_there(key: tuple[int, int]) -> bool:
-        points = evaluations.get(key, [])
-        as_often = len(points) == num_evaluations and len(metrics.get(key, [])) == len(set(points))
-        return as_often and (not policies or _is_readable(policy_path(directory, *key)))
-
-    ends = _ends_of(tables["lanes"])
-    return {key for key, status in ends.items() if status == "COMPLETED" and not is_there(key)}
+    missing = {}
+    for number, row in tables["lanes"].rows.items():
+        key, last, status = (int(number[0]), int(number[1])), float(row["env_steps"]), row["status"]
+        if key not in settled:
+            continue
+        points, trained = evaluations.get(key, []), set(metrics.get(key, []))
+        at_end = set() if status == "DIVERGED" else {last}
+        evaluated = (trained - {last}) | at_end  # what diverged was not evaluated then
+        policy = policy_path(directory, *key)
+        if set(points) < evaluated or (status == "COMPLETED" and len(points) != num_evaluations):
+            missing[key] = "evaluations.csv"
+        elif trained < set(points) | at_end:
+            missing[key] = "metrics.csv"
+        elif status == "COMPLETED" and policies and not _is_readable(policy):
+            missing[key] = str(policy.relative_to(directory))
+    return missing
 
 
 def _ends_of(lanes: TextTable) -> dict[tuple[int, int], str]:

@@ -161,7 +161,10 @@ class Search:
         if saved is not None:
             ended = trials.restore(saved.queue)
         else:
-            ended = trials.restore(trials.everything(_trained(directory)) if finished else trials.state())
+            trained = _trained(directory)
+            known = {trial.number for trial in trials.study.own() if trial.state.is_finished()}
+            kept = finished and {number for number, _ in trained} <= known  # else the study is damaged
+            ended = trials.restore(trials.everything(trained) if kept else trials.state())
         length, marks = self.question.length, marks_of(saved, trials)
         taken_up = take_up(directory, marks, length.num_evaluations, self.lanes.save_policies, ended)
         evaluations = read_table(directory / "evaluations.csv", EVALUATION_COLUMNS)

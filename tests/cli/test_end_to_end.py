@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,15 +80,6 @@ def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     compilation_cache.reset_cache()
-
-
-@pytest.fixture(autouse=True)
-def _logger() -> Iterator[None]:
-    """Puts back the log's handlers, which write to a stream that is gone after the command."""
-    logger = logging.getLogger("hyperlax")
-    before = logger.handlers, logger.level, logger.propagate
-    yield
-    logger.handlers, logger.level, logger.propagate = before
 
 
 @pytest.fixture(scope="session")
