@@ -88,7 +88,9 @@ def latest_run(parent: Path, request: Mapping[str, Any]) -> Earlier | None:
         different = differences(info.get("request", {}), request)
         if not different:
             return _earlier(directory, info)
-        log.info("%s is another run: %s", directory, "; ".join(different))
+        only_code = all(text.startswith("code ") for text in different)
+        level = logging.WARNING if only_code else logging.INFO  # the user may not have thought of it
+        log.log(level, "%s is another run: %s", directory, "; ".join(different))
     return None
 
 

@@ -34,7 +34,7 @@ import pandas as pd
 
 from hyperlax.results.storage import AppendTable, read_table, read_text, write_atomic
 from hyperlax.results.summary import STATUSES, summarise, to_published
-from hyperlax.spaces.files import Sample, write_samples
+from hyperlax.spaces.files import Sample, to_csv
 
 EVALUATION_COLUMNS = (
     "sample_id",
@@ -136,7 +136,7 @@ class RunWriter:
         self._samples |= {sample.sample_id: sample for sample in samples}
         everything = [self._samples[key] for key in sorted(self._samples)]
         if everything:  # a search may start without any
-            write_samples(self.directory / "samples.csv", everything, overwrite=True)
+            write_atomic(self.directory / "samples.csv", to_csv(everything).encode())
 
     def evaluations(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Appends evaluations, keys as in `EVALUATION_COLUMNS`."""

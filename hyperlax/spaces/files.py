@@ -94,7 +94,7 @@ def write_samples(path: str | os.PathLike[str], samples: Sequence[Sample], *, ov
     path = Path(path)
     if path.exists() and not overwrite:
         raise UserError(f"samples file {path} exists already: give another name or ask to overwrite it")
-    text = _to_csv(samples)
+    text = to_csv(samples)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", newline="") as file:
@@ -247,7 +247,7 @@ def _parse(where: str, declaration: Declaration, cell: Any) -> Any:
         raise UserError(f"{where}: got {shorten(cell)}; accepted: {declaration.accepted}") from error
 
 
-def _to_csv(samples: Sequence[Sample]) -> str:
+def to_csv(samples: Sequence[Sample]) -> str:
     if not samples:
         raise ValueError("no samples to write")
     names = list(samples[0].values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -133,6 +134,17 @@ def test_help_takes_less_than_half_a_second() -> None:
 
     # Processor time, and the least of several: other tests run beside this one. The first fills the byte code's cache.
     assert min(seconds() for _ in range(4)) < 0.5
+
+
+def test_a_failure_of_the_machine_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "results/run.json")
+
+    monkeypatch.setattr("hyperlax.launch.launchers.check_launcher", full)
+    assert main(["run-benchmark"]) == 1
+    assert capsys.readouterr().err == "error: 'results/run.json': No space left on device\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")

@@ -143,6 +143,7 @@ def test_suites_are_files_and_options_replace_their_entries():
         (["--algos", "ppo_mlp", "--envs", "gymnax.cartpole", "--sweep-modes", "batch"], "unknown sweep mode 'batch'"),
         (["--algos", "dqn_mlp", "--envs", "gymnax.pendulum"], "nothing can be run: dqn cannot take the continuous"),
         (["--algos", "ppo_mlp", "--envs", "gymnax.cartpole", "--set", "gama=1"], "unknown hyperparameter 'gama'"),
+        (["--algos", "ppo_mlp", "--envs", "gymnax.cartpole", "--num-samples-per-run", "0"], "--num-samples-per-run 0"),
     ],
 )
 def test_bad_input_is_one_line(capsys, tmp_path, words, message):

@@ -132,3 +132,9 @@ def test_a_directory_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"--output-root '.*bench': cannot begin a benchmark there: Not a directory"):
         benchmark(tmp_path / "file")
+
+
+def test_a_benchmark_by_other_code_is_refused_and_what_differs_is_said(whole, monkeypatch):
+    monkeypatch.setattr("hyperlax.results.resume.code_digest", lambda: "0123456789ab")
+    with pytest.raises(UserError, match=r"begun by other code: hyperlax .* there, hyperlax .* 0123456789ab here"):
+        benchmark(whole)

@@ -21,6 +21,12 @@ SEARCH = dict(
     num_trials=4, pruner="asha", overrides={"total_num_envs": 4, "rollout_length": 16}, run_length=1152, num_seeds=1,
     num_evaluations=3, num_eval_episodes=1, batch_size=2, winner_seeds=1, num_devices=1, plot=False, progress=False,
 )  # fmt: skip
+WORDS = [
+    "optuna-hp-search", "--algo-and-network-config", "ppo_mlp", "--env-config", "gymnax.cartpole", "--n-trials", "4",
+    "--pruner", "asha", "--set", "total_num_envs=4", "rollout_length=16", "--run-length-modifier", "1152",
+    "--num-seeds", "1", "--num-evaluations", "3", "--num-eval-episodes", "1", "--no-plot", "--num-devices", "1",
+    "--optuna-study-batch-size", "2",
+]  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -62,12 +68,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(whole, tmp_path, disk, diff
 
 
 def test_a_signal_saves_and_says_how_to_go_on(whole, tmp_path, capsys, monkeypatch, differences):
-    words = [
-        "optuna-hp-search", "--algo-and-network-config", "ppo_mlp", "--env-config", "gymnax.cartpole", "--n-trials",
-        "4", "--pruner", "asha", "--set", "total_num_envs=4", "rollout_length=16", "--run-length-modifier", "1152",
-        "--num-seeds", "1", "--num-evaluations", "3", "--num-eval-episodes", "1", "--no-plot", "--num-devices", "1",
-        "--optuna-study-batch-size", "2", "--output-root", str(tmp_path), "--resume", "True",
-    ]  # fmt: skip
+    words = [*WORDS, "--output-root", str(tmp_path), "--resume", "True"]
 
     def signals_before(kind, name, which):
         """Sends a signal before a method is called for the so many-th time."""
@@ -143,3 +144,22 @@ def test_a_second_process_at_one_search_is_refused(tmp_path):
     assert {path: before[path] for path in before if path.name != ".lock"} == {
         path: path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.name != ".lock"
     }
+
+
+def test_a_search_of_other_code_or_another_recipe_is_refused_and_what_differs_is_said(whole, caplog, monkeypatch):
+    (directory,) = whole.glob("ppo_mlp/gymnax_cartpole/run_001")
+    with pytest.raises(UserError, match=r'another run: recipe "ppo_mlp" there, "ppo_mlp_no_network_search" here'):
+        hyperlax.optimize("ppo_mlp_no_network_search", "gymnax.cartpole", resume_from=directory, **SEARCH)
+    monkeypatch.setattr("hyperlax.results.resume.code_digest", lambda: "0123456789ab")
+    with pytest.raises(UserError, match=r'another run: code "hyperlax .*" there, "hyperlax .* 0123456789ab" here$'):
+        search(whole, resume_from=directory)
+    search(whole, dry_run=True)
+    assert "run_001 is another run: code " in caplog.text
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2, 3])
+def test_a_disk_that_is_full_from_the_start_ends_in_one_line(tmp_path, capsys, disk, writes):
+    disk.fails(writes)
+    assert main([*WORDS, "--output-root", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "error: " in said and "No space left on device; results so far: " in said and "Traceback" not in said

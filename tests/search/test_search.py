@@ -177,6 +177,7 @@ def test_two_processes_share_a_study_and_a_killed_ones_trials_are_run_again(tmp_
         (["--pruner", "wilcoxon", "--num-seeds", "2"], "with 2 seeds: it compares seeds, accepted are 5 or more"),
         (["--n-trials", "0"], "--n-trials 0"),
         (["--storage", "postgresql://me:secret@localhost:1/none"], "storage 'postgresql://me:***@localhost:1/none'"),
+        (["--storage", "sqlite:////proc/none/study.db"], "storage 'sqlite:////proc/none/study.db' cannot be reached: "),
         (["--storage", "/proc/none/study.journal"], "storage '/proc/none/study.journal' cannot be written"),
     ],
 )
