@@ -248,6 +248,7 @@ def _parse(where: str, declaration: Declaration, cell: Any) -> Any:
 
 
 def to_csv(samples: Sequence[Sample]) -> str:
+    """Returns samples as CSV; see :func:`write_samples`."""
     if not samples:
         raise ValueError("no samples to write")
     names = list(samples[0].values)
