@@ -39,7 +39,7 @@ SEARCH = (
 BENCHMARK = (
     "run-benchmark", "--algos", "ppo_mlp", "pqn_mlp", "--envs", "gymnax.cartpole", "--num-samples-per-run", "3",
     "--num-seeds", "2", "--num-evaluations", "4", "--num-eval-episodes", "2", "--run-length-modifier", "4096",
-    "--set", "total_num_envs=4", "rollout_length=16", "--log-level", "ERROR",
+    "--set", "total_num_envs=4", "rollout_length=16", "--no-plot", "--log-level", "ERROR",
 )  # fmt: skip
 COMMANDS = {"sweep": SWEEP, "search": SEARCH, "benchmark": BENCHMARK}
 WALL = ("seconds", "wall_seconds", "wall_seconds_start", "wall_seconds_end", "wall seconds", "lane")

@@ -197,9 +197,7 @@ def _carry_out(
 
 def _completed(directory: Path, plot: bool, matrices: bool, anew: bool) -> Run:
     """Returns a run that has finished, after making what is made of its results, ``anew`` or where it is missing."""
-    run = load_run(directory)
-    if plot:
-        runs.draw_picture(run, anew)
+    run = runs.completed(directory, plot, anew)
     if matrices and (anew or not (directory / "sensitivity.csv").exists()):
         from hyperlax.analysis.sensitivity import write_sensitivity
 

@@ -7,7 +7,8 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -204,19 +205,51 @@ def winner(
     }
 
 
+def completed(directory: Path, plot: bool, anew: bool) -> Run:
+    """Returns a run that has finished, after drawing its pictures and writing its report if ``plot`` says so.
+
+    Args:
+        directory: of the run.
+        plot: whether there are to be any.
+        anew: also those that there are already.
+
+    Raises:
+        CannotWrite: there is no place for them; the run is whole without.
+    """
+    run = load_run(directory)
+    if plot:
+        draw_picture(run, anew)
+        if run.summary["final_return"].notna().any() and (anew or not (directory / "report.html").exists()):
+            from hyperlax.analysis.report import write_run_report
+
+            with _room():
+                write_run_report(run)
+    return run
+
+
 def draw_picture(run: Run, anew: bool = False) -> None:
-    """Draws a run's picture, unless there is one or nothing to be drawn; ``anew`` in any case.
+    """Draws a sweep's picture, unless there is one or nothing to be drawn; ``anew`` in any case.
+
+    Populations have none: what members began with says little of where they end.
 
     Raises:
         CannotWrite: there is no place for it; the run is whole without.
     """
     picture = run.path / "sweep.png"
-    if run.summary["final_return"].isna().all() or (picture.exists() and not anew):
+    nothing = run.summary["final_return"].isna().all() or "population_size" in run.info
+    if nothing or (picture.exists() and not anew):
         return
     from hyperlax.analysis.plots import plot_sweep
 
-    try:
+    with _room():
         plot_sweep(run, picture)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """What could not be drawn for want of room is no bad input."""
+    try:
+        yield
     except UserError as error:
         raise CannotWrite(str(error)) from None
 

@@ -55,13 +55,7 @@ def importances(entry: Entry, resamples: int = RESAMPLES) -> pd.DataFrame:
         raise UserError("the importance of hyperparameters needs the package optuna: pip install 'hyperlax[search]'")
     returns = entry.returns
     names = [name for name in entry.hyperparameters if entry.summary[name].astype(str).nunique() > 1]
-    few = len(returns) < FEWEST_SAMPLES
-    if len(returns) < ENOUGH_SAMPLES:
-        log.warning(
-            "%s on %s: importances of %d configurations %s; %d or more would tell",
-            entry.family, entry.environment, len(returns), "say nothing" if few else "are rough", ENOUGH_SAMPLES,
-        )  # fmt: skip
-    if few or not names or not np.isfinite(returns).all():
+    if len(returns) < FEWEST_SAMPLES or not names or not np.isfinite(returns).all():
         return pd.DataFrame(columns=list(COLUMNS))
     rng = np.random.default_rng(0)
     with _quiet():
@@ -75,6 +69,17 @@ def importances(entry: Entry, resamples: int = RESAMPLES) -> pd.DataFrame:
     values = (names, value, low, high, chance, len(returns))
     table = pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
     return table.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
+
+
+def warn_of_few(entry: Entry) -> None:
+    """Logs a warning where the configurations are too few to tell what is important."""
+    count = len(entry.summary)
+    if count < ENOUGH_SAMPLES:
+        log.warning(
+            "%s on %s: importances of %d configurations %s; %d or more would tell",
+            entry.family, entry.environment, count, "say nothing" if count < FEWEST_SAMPLES else "are rough",
+            ENOUGH_SAMPLES,
+        )  # fmt: skip
 
 
 def _study(configurations: pd.DataFrame, returns: np.ndarray) -> Any:

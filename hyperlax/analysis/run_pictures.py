@@ -83,5 +83,5 @@ def _importances(entry: Entry) -> pd.DataFrame:
     try:
         return importances(entry)
     except UserError as error:
-        log.warning("%s; its picture is left out", error)
+        log.info("%s; its picture is left out", error)
         return pd.DataFrame(columns=list(COLUMNS))

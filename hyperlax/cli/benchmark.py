@@ -88,6 +88,9 @@ def run_benchmark(
             "num_cpus and num_gpus.",
         ),
     ] = None,
+    plot: Annotated[
+        bool, typer.Option("--plot/--no-plot", help="Draw pictures and write report.html, as plot-benchmark does.")
+    ] = True,
     log_level: options.LogLevel = "WARNING",
     save_logs: options.SaveLogs = False,
 ) -> None:
@@ -137,3 +140,9 @@ def run_benchmark(
     for cell in done.unfinished():
         typer.echo(f"left     {cell}: another process is at it")
     typer.echo(f"results  {done.root}")
+    if plot and not done.unfinished():
+        from hyperlax.analysis.collection import collect
+        from hyperlax.analysis.report import draw_report
+
+        _, report = draw_report(collect([done.root]), done.root / "plots", f"Benchmark {done.root.name}")
+        typer.echo(f"report   {report}")

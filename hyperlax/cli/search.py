@@ -179,7 +179,8 @@ def pbt_hp_search(
     """Train a population whose worst members take up the state of the best (population-based training).
 
     What is copied is a whole lane: networks, optimiser, replay, environments, structure. Then the copy's learning
-    rates and other plain numbers are moved or drawn anew. lineage.csv and lineage.png say who came from whom.
+    rates and other plain numbers are moved or drawn anew. lineage.csv, and a picture in the report, say who came
+    from whom.
 
     \b
     Example:

@@ -190,5 +190,7 @@ def report(result: Any) -> None:
     typer.echo(f"results  {result.path}")
     for table in Path(result.path).glob("sensitivity.csv"):
         typer.echo(f"indices  {table}")
-    for picture in sorted(Path(result.path).rglob("*.png")):
+    for picture in sorted(Path(result.path).glob("*.png")):
         typer.echo(f"picture  {picture}")
+    for page in Path(result.path).glob("report.html"):
+        typer.echo(f"report   {page}")

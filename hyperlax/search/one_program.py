@@ -135,10 +135,7 @@ class OneProgram:
             try:
                 scheduler.run(queue)
                 winner = conclude()
-            except KeyboardInterrupt:
-                log.warning("interrupted; results so far: %s; the same command with --resume True goes on", directory)
-                raise
-            except (UserError, RunFailed):
+            except (UserError, RunFailed, OSError):
                 raise
             except Exception as error:
                 log.info("the failure", exc_info=True)

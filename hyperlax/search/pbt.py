@@ -22,8 +22,8 @@ from hyperlax.environments import Environment
 from hyperlax.errors import UserError
 from hyperlax.recipes import Recipe, RunLength
 from hyperlax.results.lock import DirectoryLock
-from hyperlax.results.reader import Run, load_run
-from hyperlax.results.resume import take_up
+from hyperlax.results.reader import Run
+from hyperlax.results.resume import resumable, take_up
 from hyperlax.search.one_program import OneProgram, marks_of
 from hyperlax.search.population import Evolution, Populations, Replay, ancestry, changeable
 from hyperlax.spaces.distributions import Distribution
@@ -109,7 +109,7 @@ def population_based_training(
     earlier = runs.earlier_run(output_root, recipe.group, env.name, request, resume, resume_from)
     if earlier is not None and earlier.finished and not dry_run:
         log.info("%s has finished, nothing is left to do", earlier.directory)
-        return load_run(earlier.directory)
+        return runs.completed(earlier.directory, plot, anew=False)
     samples = draw(space, population_size * num_populations, "qmc_sobol", seed)
     memory = runs.memory_limit(memory_limit_gib) if earlier is None else earlier.memory
     lanes = _planned(env, length, defaults, samples, seed, num_devices, memory, save_policies)
@@ -120,13 +120,11 @@ def population_based_training(
     info = runs.describe_run(recipe, env, length, overrides, recipe.space, seed, lanes.plan, lanes.mesh)
     info |= {"request": request, "planned_memory": lanes.planner.memory, "evolution": asdict(evolution)}
     info |= {"population_size": population_size, "changing": list(changing)}
-    with DirectoryLock(directory):
-        training = _Training(lanes, defaults, samples, population_size, evolution, changing)
-        training.carry_out(directory, info, winner_seeds, progress, earlier is not None)
-    run = load_run(directory)
-    if plot:
-        runs.draw_picture(run)
-    return run
+    with resumable(directory):
+        with DirectoryLock(directory):
+            training = _Training(lanes, defaults, samples, population_size, evolution, changing)
+            training.carry_out(directory, info, winner_seeds, progress, earlier is not None)
+        return runs.completed(directory, plot, anew=True)
 
 
 def _check_size(population_size: int, num_populations: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from hyperlax import runs
 from hyperlax.engine import devices
@@ -16,7 +15,7 @@ from hyperlax.environments import Environment
 from hyperlax.errors import UserError, unknown
 from hyperlax.recipes import Recipe, RunLength
 from hyperlax.results.lock import DirectoryLock
-from hyperlax.results.reader import Run, load_run
+from hyperlax.results.reader import Run
 from hyperlax.results.resume import Earlier, info_of, resumable
 from hyperlax.results.summary import METRICS
 from hyperlax.search.cover import cover
@@ -121,7 +120,7 @@ def optimize(
     earlier = runs.earlier_run(output_root, recipe.group, env.name, request, resume, resume_from)
     if earlier is not None and not dry_run and _is_done(earlier, num_trials, own=storage is None):
         log.info("%s has finished, nothing is left to do", earlier.directory)
-        return _completed(earlier.directory, plot, anew=False)
+        return runs.completed(earlier.directory, plot, anew=False)
     memory = runs.memory_limit(memory_limit_gib) if earlier is None else earlier.memory
     search = _planned(question, batch_size, num_devices, memory, save_policies)
     if dry_run:
@@ -137,15 +136,7 @@ def optimize(
         with DirectoryLock(directory):
             study = study or question.study(directory / JOURNAL, shared=False)
             search.carry_out(directory, info, study, winner_seeds, progress, earlier is not None)
-        return _completed(directory, plot, anew=True)
-
-
-def _completed(directory: Path, plot: bool, anew: bool) -> Run:
-    """Returns a search that has finished, after drawing its picture, ``anew`` or where there is none."""
-    run = load_run(directory)
-    if plot:
-        runs.draw_picture(run, anew)
-    return run
+        return runs.completed(directory, plot, anew=True)
 
 
 def _objectives(objectives: str | Sequence[str], directions: str | Sequence[str] | None) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from hyperlax.analysis.collection import Entry, entry_of
-from hyperlax.analysis.importance import COLUMNS, evaluator, importances
+from hyperlax.analysis.importance import COLUMNS, evaluator, importances, warn_of_few
 from hyperlax.errors import UserError
 
 pytest.importorskip("optuna")
@@ -86,11 +86,11 @@ def test_a_configuration_without_a_return_counts_as_the_worst():
 
 
 def test_few_configurations_are_warned_of(caplog):
-    with caplog.at_level(logging.WARNING):
-        importances(entry(50), 2)
-        assert not caplog.records
-        importances(entry(49), 2)
-        assert importances(entry(7), 2).empty
+    warn_of_few(entry(50))
+    assert not caplog.records
+    warn_of_few(entry(49))
+    warn_of_few(entry(7))
+    assert importances(entry(7), 2).empty
     assert "importances of 49 configurations are rough; 50 or more would tell" in caplog.text
     assert "importances of 7 configurations say nothing; 50" in caplog.text
 
@@ -111,6 +111,7 @@ def test_without_optuna_it_says_what_to_install(monkeypatch, write_run, tmp_path
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "optuna" else found(name, *a))
     with pytest.raises(UserError, match=r"pip install 'hyperlax\[search\]'"):
         importances(entry(10))
+    caplog.set_level(logging.INFO)
     run = write_run(tmp_path / "run", [{"lr": 0.1 * (i + 1)} for i in range(9)], lambda values: values["lr"])
     drawn = plot_run(entry_of(run), tmp_path / "plots", ["importance", "slices"], ["png"])
     assert [file.name for file in drawn.values()] == ["slices.png"] and "its picture is left out" in caplog.text
