@@ -13,23 +13,27 @@ PEER_VENV ?= .venv-rejax
 BENCH ?= --peer-python $(PEER_VENV)/bin/python
 CIRCUITS_VENV ?= .venv-circuits
 BENCH_QUANTUM ?= --peer-python $(CIRCUITS_VENV)/bin/python
+SB3_VENV ?= .venv-sb3
+BENCH_SEARCH ?= --rejax-python $(PEER_VENV)/bin/python --sb3-python $(SB3_VENV)/bin/python
 CHAOS ?=
 
 CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
 PEER := $(PEER_VENV)/.installed
 CIRCUITS := $(CIRCUITS_VENV)/.installed
+SB3 := $(SB3_VENV)/.installed
 KERNEL := hatch_build.py $(wildcard hyperlax/quantum/kernel/*)
 
 unexport PYTHONDONTWRITEBYTECODE # without bytecode, every process compiles the sources of all that it imports
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test lint format learn bench bench-quantum chaos clean
+.PHONY: help venv sweep test lint format learn bench bench-quantum bench-search chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) JOBS=$(JOBS), and arguments in SWEEP, TESTS, LEARN, BENCH, BENCH_QUANTUM, CHAOS"
+	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) JOBS=$(JOBS), and arguments in SWEEP, TESTS, LEARN, BENCH, BENCH_QUANTUM," \
+		"BENCH_SEARCH, CHAOS"
 
 venv: $(DEV) ## create .venv with everything for development
 
@@ -57,11 +61,16 @@ bench: $(DEV) $(PEER) ## measure speed against rejax, which gets an environment 
 bench-quantum: $(DEV) $(CIRCUITS) ## measure circuit simulation against PennyLane and TensorCircuit-ng
 	$(BIN)/python benchmarks/circuits.py $(BENCH_QUANTUM)
 
+bench-search: $(DEV) $(PEER) $(SB3) ## measure what searches and populations find, and how busy lanes are
+	$(BIN)/python benchmarks/utilisation.py
+	$(BIN)/python benchmarks/population.py
+	$(BIN)/python benchmarks/search_pays.py $(BENCH_SEARCH)
+
 chaos: $(DEV) ## kill runs at random instants, resume them and compare with an undisturbed run
 	$(BIN)/python benchmarks/chaos.py $(CHAOS)
 
 clean: ## remove environments, caches and builds; results stay
-	rm -rf $(VENV) $(PEER_VENV) $(CIRCUITS_VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEER_VENV) $(CIRCUITS_VENV) $(SB3_VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps depend on pyproject.toml, so that a second call does nothing and a new dependency is installed, and on the
@@ -76,8 +85,12 @@ $(DEV): pyproject.toml envs/install.py $(KERNEL)
 
 # The same JAX on both sides, so that what is compared is the libraries.
 $(PEER): $(DEV) Makefile
-	$(PYTHON) envs/install.py $(PEER_VENV) rejax==0.1.3 gymnax==0.0.9 six \
+	$(PYTHON) envs/install.py $(PEER_VENV) rejax==0.1.3 gymnax==0.0.9 six optuna==5.0.0 \
 		"jax==$$($(BIN)/python -c 'import importlib.metadata as m; print(m.version("jax"))')"
+	@touch $@
+
+$(SB3): $(DEV) Makefile
+	$(PYTHON) envs/install.py $(SB3_VENV) stable-baselines3==2.9.2 optuna==5.0.0
 	@touch $@
 
 $(CIRCUITS): $(DEV) Makefile

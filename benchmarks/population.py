@@ -1,6 +1,6 @@
 """Population-based training against as many independent members, drawn and trained alike, at equal steps.
 
-    python benchmarks/population.py                      `make bench-population`
+    python benchmarks/population.py                      `make bench-search`
 
 Both begin with the same members: the same points of the recipe's space, the same networks and random numbers. What
 is compared is the best member by its final return: its policy on 128 fresh episodes, and, on fresh seeds, what its

@@ -1,6 +1,6 @@
 """How busy lanes and cores are in a search whose trials end, are pruned and make room for others.
 
-    python benchmarks/utilisation.py                     `make bench-utilisation`
+    python benchmarks/utilisation.py                     `make bench-search`
 
 The space is that of `search_peer.py`: structures and networks differ between trials, so that an update of one costs
 many times that of another. Written to ``benchmark_results/search/utilisation.md``, with every round as CSV.
