@@ -68,6 +68,10 @@ def run_benchmark(
             "--resume/--no-resume", show_default=False, help="Go on with the benchmark in --output-root, or begin it."
         ),
     ] = False,
+    resume_from: Annotated[
+        Path | None,
+        typer.Option("--resume-from", metavar="DIR", help="Go on with the benchmark in this directory."),
+    ] = None,
     launcher: Annotated[
         str,
         typer.Option(
@@ -110,6 +114,7 @@ def run_benchmark(
     settings = options.assignments("--launcher-options", launcher_options)
 
     keep_log = save_logs and not dry_run
+    output_root = resume_from or output_root
     options.configure_logging(log_level, options.log_file(output_root, "run-benchmark") if keep_log else None)
     suite = make_suite(
         base_config,
@@ -126,7 +131,9 @@ def run_benchmark(
         set=options.overrides(set_),
     )
     others = None if launcher == "local" else partial(launch, launcher, workers=workers, settings=settings)
-    done: Any = benchmark.run_benchmark(suite, output_root, launcher=others, dry_run=dry_run, resume=resume)
+    done: Any = benchmark.run_benchmark(
+        suite, output_root, launcher=others, dry_run=dry_run, resume=resume, resume_from=resume_from
+    )
     if dry_run:
         typer.echo(done.describe())
         return

@@ -385,6 +385,7 @@ def run_benchmark(
     launcher: Callable[[Path], None] | None = None,
     dry_run: bool = False,
     resume: bool = False,
+    resume_from: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Benchmark:
     """Runs a benchmark, or what is left of it.
@@ -395,6 +396,7 @@ def run_benchmark(
         launcher: has the benchmark in a directory worked off; by default this process does it.
         dry_run: nothing is trained and nothing written.
         resume: go on with what is there; begin where there is nothing.
+        resume_from: go on with the benchmark in this directory instead; there must be one.
         progress: show how far it is, on standard error.
 
     Raises:
@@ -402,8 +404,11 @@ def run_benchmark(
         RunFailed: part of it failed; raised after all else has run.
         CannotWrite: the disk is full; what there is is kept.
     """
-    root = Path(output_root)
+    root = Path(resume_from or output_root)
     exists = (root / PLAN).exists()
+    if resume_from is not None and not exists:
+        raise UserError(f"resume_from '{root}': no benchmark in it (no {PLAN})")
+    resume = resume or resume_from is not None
     if exists and not resume and not dry_run:
         raise UserError(f"--output-root '{root}' holds a benchmark: --resume True goes on with it; or give another")
     if exists and not dry_run:

@@ -73,6 +73,9 @@ def test_a_benchmark_that_was_stopped_goes_on_and_another_is_refused(whole, tmp_
     before = (root / "benchmark.json").read_text()
     monkeypatch.setattr(launched, "sweep", stopped)  # nothing is left to train
     assert run_benchmark(SUITE, root, resume=True, progress=False).unfinished() == []
+    assert run_benchmark(SUITE, tmp_path / "other", resume_from=root, progress=False).root == root
+    with pytest.raises(UserError, match=r"resume_from '.*other': no benchmark in it \(no benchmark.json\)"):
+        run_benchmark(SUITE, root, resume_from=tmp_path / "other")
     assert (root / "benchmark.json").read_text() == before
 
 
