@@ -84,7 +84,7 @@ def compare(env: str, steps: int, args: argparse.Namespace) -> list[tuple[Found,
                 winner_seeds=args.winner_seeds, plot=False, progress=False, output_root=folder,
             )  # fmt: skip
             evolve = partial(hyperlax.population_based_training, exploit_every=args.exploit_every)
-            evolve = partial(evolve, perturbation=args.perturbation, resample=args.resample)
+            evolve = partial(evolve, perturbation=args.perturbation, resample_probability=args.resample)
             population = evolve(args.recipe, env, population_size=args.members, **common)
             alone = hyperlax.sweep(args.recipe, env, num_samples=args.members, num_seeds=1, **common)
             results.append((found(population, seed), found(alone, seed)))
@@ -99,11 +99,12 @@ def rows(results: dict[str, list[tuple[Found, Found]]]) -> list[list[Any]]:
     names |= {"median": "median of all members"}
     for env, pairs in results.items():
         for name, text in names.items():
-            both = np.array([[getattr(one, name) or np.nan, getattr(other, name) or np.nan] for one, other in pairs])
+            both = np.array([[getattr(one, name), getattr(other, name)] for one, other in pairs], float)
+            both = both[np.isfinite(both).all(axis=1)]
             gain = both[:, 0] - both[:, 1]
-            error = np.nanstd(gain, ddof=1) / np.sqrt(len(gain))
-            means = [f"{mean:.1f}" for mean in np.nanmean(both, axis=0)]
-            table.append([env, ENVIRONMENTS[env], text, *means, f"{np.nanmean(gain):.1f} ± {error:.1f}",
+            error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.nan
+            means = [f"{mean:.1f}" for mean in both.mean(axis=0)]
+            table.append([env, ENVIRONMENTS[env], text, *means, f"{gain.mean():.1f} ± {error:.1f}",
                           f"{(gain > 0).sum()} of {len(gain)}"])  # fmt: skip
     return table
 

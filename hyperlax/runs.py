@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import platform
@@ -32,6 +33,8 @@ from hyperlax.results.directory import create_run_directory, run_parent
 from hyperlax.results.reader import Run, load_run
 from hyperlax.spaces.distributions import Distribution
 from hyperlax.spaces.hyperparameters import flatten, replace
+
+log = logging.getLogger(__name__)
 
 
 def resolved(
@@ -217,13 +220,21 @@ def completed(directory: Path, plot: bool, anew: bool) -> Run:
         CannotWrite: there is no place for them; the run is whole without.
     """
     run = load_run(directory)
-    if plot:
+    for checkpoint in directory.glob("checkpoints/*.npz"):  # of a process that was killed at its very end
+        checkpoint.unlink()
+    if not plot:
+        return run
+    try:
         draw_picture(run, anew)
         if run.summary["final_return"].notna().any() and (anew or not (directory / "report.html").exists()):
             from hyperlax.analysis.report import write_run_report
 
             with _room():
                 write_run_report(run)
+    except CannotWrite as error:
+        if anew:
+            raise
+        log.warning("%s", error)  # of an archive that is only read
     return run
 
 

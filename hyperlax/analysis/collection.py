@@ -75,7 +75,9 @@ def entry_of(run: Run) -> Entry:
     if run.info.get("mode", "batched") != "batched":
         family += f", {run.info['mode']}"
     environment = str(run.info.get("environment", "?"))
-    return Entry(family, environment, run.summary, run.hyperparameters, run, run.path)
+    # What members of a population began with does not explain where they ended.
+    hyperparameters = [] if "population_size" in run.info else run.hyperparameters
+    return Entry(family, environment, run.summary, hyperparameters, run, run.path)
 
 
 def _runs(path: Path) -> Iterable[Entry]:

@@ -49,7 +49,7 @@ def plot_comparison(entries: Sequence[Entry], folder: Path, formats: Sequence[st
     if len(entries) == 1:
         del pictures["performance_profiles"]
         run = entries[0].run
-        if run is not None and "study" in run.info:
+        if run is not None and ("study" in run.info or "population_size" in run.info):  # no independent draws
             del pictures["expected_best"]
     drawn = {}
     try:

@@ -96,7 +96,8 @@ def picture(stem: Path, title: str, size: tuple[float, float], formats: Sequence
 
 def write_numbers(numbers: pd.DataFrame, stem: Path) -> None:
     """Writes the numbers of a picture beside it."""
-    numbers.to_csv(beside(stem, "csv"), index=False, float_format="%.6g", lineterminator="\n")
+    text = numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    write_atomic(beside(stem, "csv"), text.encode())
 
 
 def beside(stem: Path, kind: str) -> Path:

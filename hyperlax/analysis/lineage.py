@@ -11,40 +11,16 @@ import pandas as pd
 
 from hyperlax.analysis.figures import COLOURS, Drawing
 from hyperlax.analysis.tables import label_of
-from hyperlax.errors import UserError
 from hyperlax.results import Run
+from hyperlax.results.lineage import LINEAGE, LINEAGE_COLUMNS, ancestry
 from hyperlax.results.storage import read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = ("population", "generation", "grid_step", "member", "parent", "return")
 _MOST = 5  # hyperparameters that are drawn
 _WINNER, _OTHERS, _COPY = COLOURS[0], "#9a9a9a", COLOURS[3]
-
-
-def read_lineage(run: Run) -> pd.DataFrame:
-    """Returns the lineage of a run of populations.
-
-    Raises:
-        UserError: the run is none.
-    """
-    table = read_table(run.path / "lineage.csv", COLUMNS)
-    if table.empty:
-        raise UserError(f"'{run.path}': no populations (no lineage.csv)")
-    return table
-
-
-def line_of(lineage: pd.DataFrame, member: int) -> pd.DataFrame:
-    """Returns the rows of a member's ancestors, one a generation, the first before."""
-    own = lineage[lineage["population"] == lineage.loc[lineage["member"] == member, "population"].iloc[0]]
-    rows = []
-    for _, generation in sorted(own.groupby("generation"), reverse=True):
-        row = generation[generation["member"] == member].iloc[0]
-        rows.append(row)
-        member = int(row["parent"])
-    return pd.DataFrame(rows[::-1]).reset_index(drop=True)
 
 
 def lineage_drawing(run: Run) -> Drawing | None:
@@ -53,13 +29,13 @@ def lineage_drawing(run: Run) -> Drawing | None:
     Above: the return of every member, with a link wherever one took up another's state; the ancestry of the best is
     thick. Below: the hyperparameters that moved farthest, a line a member, and those of the same ancestry.
     """
-    if not (run.path / "lineage.csv").exists():
+    lineage = read_table(run.path / LINEAGE, LINEAGE_COLUMNS)
+    if lineage.empty:
         return None
-    lineage = read_lineage(run)
     best = int(run.summary["sample_id"].iloc[0])
-    line = line_of(lineage, best)
+    line = pd.DataFrame(ancestry(lineage.to_dict("records"), best))
     own = lineage[lineage["population"] == line["population"].iloc[0]]
-    names = _most_moved(own, [str(name) for name in own.columns if name not in COLUMNS])
+    names = _most_moved(own, [str(name) for name in own.columns if name not in LINEAGE_COLUMNS])
     title = f"Population {line['population'].iloc[0]}: thick, the line of member {best}; orange, states taken up"
     return Drawing(title, (10, 7 if names else 4), partial(_draw, run, own, line, names))
 

@@ -19,7 +19,6 @@ import pandas as pd
 from hyperlax.analysis.collection import Entry, entry_of
 from hyperlax.analysis.comparison import aggregates, improvements, plot_comparison
 from hyperlax.analysis.figures import FORMATS
-from hyperlax.analysis.importance import warn_of_few
 from hyperlax.analysis.page import Section, facts, page, shown, table
 from hyperlax.analysis.run_pictures import NAMES, SHORT, plot_run
 from hyperlax.analysis.time_pictures import objectives_of
@@ -45,8 +44,6 @@ def draw_report(entries: Sequence[Entry], folder: Path, title: str) -> tuple[lis
     Raises:
         UserError: the folder cannot be written.
     """
-    for entry in entries:
-        warn_of_few(entry)
     pictures = plot_comparison(entries, folder)
     if len(entries) == 1:
         pictures |= plot_run(entries[0], folder)

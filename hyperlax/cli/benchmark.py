@@ -147,7 +147,7 @@ def run_benchmark(
     for cell in done.unfinished():
         typer.echo(f"left     {cell}: another process is at it")
     typer.echo(f"results  {done.root}")
-    if plot and not done.unfinished():
+    if plot and not done.unfinished() and done.table()["best"].notna().any():
         from hyperlax.analysis.collection import collect
         from hyperlax.analysis.report import draw_report
 

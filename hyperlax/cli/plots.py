@@ -42,10 +42,13 @@ def plot_benchmark(
 
     from hyperlax.analysis.collection import collect
     from hyperlax.analysis.comparison import aggregates
+    from hyperlax.analysis.importance import warn_of_few
     from hyperlax.analysis.report import draw_report
     from hyperlax.analysis.tables import families_table
 
     entries = collect(results)
+    for entry in entries:
+        warn_of_few(entry)
     first = results[0]
     folder = output if output is not None else (first if first.is_dir() else first.parent) / "plots"
     pictures, report = draw_report(entries, folder, f"Results of {', '.join(map(str, results))}")

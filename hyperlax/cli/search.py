@@ -79,7 +79,9 @@ def optuna_hp_search(
     output_root: options.OutputRoot = Path("results"),
     resume: options.Resume = False,
     resume_from: options.ResumeFrom = None,
-    plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw a picture of the trials.")] = True,
+    plot: Annotated[
+        bool, typer.Option("--plot/--no-plot", help="Draw pictures of the trials, and write report.html.")
+    ] = True,
     log_level: options.LogLevel = "WARNING",
     save_logs: options.SaveLogs = False,
 ) -> None:
@@ -140,10 +142,12 @@ def pbt_hp_search(
         int,
         typer.Option("--exploit-every", min=1, metavar="N", help="Evaluations from one generation to the next."),
     ] = 1,
-    quantile: Annotated[
+    exploit_quantile: Annotated[
         float,
         typer.Option(
-            "--exploit-quantile", metavar="SHARE", help="Share of the members that copy one of as many of the best."
+            "--exploit-quantile",
+            metavar="SHARE",
+            help="Share of the members that copy one of as many of the best, at most 0.5.",
         ),
     ] = 0.25,
     perturbation: Annotated[
@@ -154,7 +158,7 @@ def pbt_hp_search(
             help="How far a hyperparameter of a copy moves up or down, as a share of its range, on its own scale.",
         ),
     ] = 0.1,
-    resample: Annotated[
+    resample_probability: Annotated[
         float,
         typer.Option(
             "--resample-probability", metavar="P", help="Probability that it is drawn anew from its range instead."
@@ -172,7 +176,10 @@ def pbt_hp_search(
     output_root: options.OutputRoot = Path("results"),
     resume: options.Resume = False,
     resume_from: options.ResumeFrom = None,
-    plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw pictures of members and their lineage.")] = True,
+    plot: Annotated[
+        bool,
+        typer.Option("--plot/--no-plot", help="Draw pictures of the members and their lineage, and write report.html."),
+    ] = True,
     log_level: options.LogLevel = "WARNING",
     save_logs: options.SaveLogs = False,
 ) -> None:
@@ -197,9 +204,9 @@ def pbt_hp_search(
         population_size=population_size,
         num_populations=num_populations,
         exploit_every=exploit_every,
-        quantile=quantile,
+        exploit_quantile=exploit_quantile,
         perturbation=perturbation,
-        resample=resample,
+        resample_probability=resample_probability,
         overrides=options.overrides(set_),
         seed=seed,
         run_length=options.run_length(run_length),

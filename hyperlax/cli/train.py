@@ -116,7 +116,9 @@ def sweep_hp_samples(
     output_root: options.OutputRoot = Path("results"),
     resume: options.Resume = False,
     resume_from: options.ResumeFrom = None,
-    plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw a picture of the sweep.")] = True,
+    plot: Annotated[
+        bool, typer.Option("--plot/--no-plot", help="Draw pictures of the sweep, and write report.html.")
+    ] = True,
     log_level: options.LogLevel = "WARNING",
     save_logs: options.SaveLogs = False,
 ) -> None:

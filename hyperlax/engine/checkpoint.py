@@ -58,12 +58,12 @@ class Restored(NamedTuple):
     """What a checkpoint holds.
 
     Attributes:
-        arrays: the leaves of the lanes, in the order of their tree.
+        arrays: the leaves of the lanes, in the order of their tree; None if there are none, or those of other lanes.
         slots: of the lanes that had a task.
         queue: what the queue of tasks had to say of itself.
     """
 
-    arrays: list[np.ndarray]
+    arrays: list[np.ndarray] | None
     slots: list[SavedSlot]
     queue: Any
 
@@ -91,7 +91,7 @@ class Checkpoints:
         return self.clock() >= self._due
 
     def save(self, lanes: Any, slots: list[SavedSlot], queue: Any = None) -> None:
-        """Replaces the checkpoint."""
+        """Replaces the checkpoint; ``lanes`` None saves the queue alone."""
         started = self.clock()
         arrays = {f"{number:04d}": leaf for number, leaf in enumerate(jax.device_get(jax.tree.leaves(lanes)))}
         self.path.parent.mkdir(exist_ok=True)
@@ -106,14 +106,14 @@ class Checkpoints:
         return header[0] if header is not None else []
 
     def load(self, like: Any) -> Restored | None:
-        """Returns the checkpoint, or None where there is none of lanes ``like`` these."""
+        """Returns the checkpoint, or None where there is none; of lanes that are not ``like`` these only the queue."""
         restored = self._read(lambda content: Restored(_arrays_of(content), *_header_of(content)))
-        if restored is None:
-            return None
+        if restored is None or not restored.slots:
+            return restored and Restored(None, [], restored.queue)
         wanted = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]
-        if [(array.shape, array.dtype) for array in restored.arrays] != wanted:
+        if [(array.shape, array.dtype) for array in restored.arrays or ()] != wanted:
             log.warning("%s is of another plan, its lanes begin anew", self.path)
-            return None
+            return Restored(None, [], restored.queue)
         return restored
 
     def _read(self, what: Callable[[Any], Result]) -> Result | None:

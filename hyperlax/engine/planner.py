@@ -46,6 +46,7 @@ class Planner:
         max_lanes: most lanes of one program, at least one a device; None for what the machine makes use of.
         num_evaluations: of every task; episodes are taken to last as long as they may.
         num_eval_episodes: of each evaluation.
+        times: how often lanes are there at a moment: twice where they take up each other's state.
     """
 
     def __init__(
@@ -58,11 +59,12 @@ class Planner:
         max_lanes: int | None = None,
         num_evaluations: int = 0,
         num_eval_episodes: int = 0,
+        times: int = 1,
     ) -> None:
         self.env, self.total_timesteps, self.machine = env, total_timesteps, machine
         self.num_devices, self.memory = num_devices, memory
         self.max_lanes = max_lanes or machine.max_lanes * num_devices
-        self.num_evaluations, self.num_eval_episodes = num_evaluations, num_eval_episodes
+        self.num_evaluations, self.num_eval_episodes, self.times = num_evaluations, num_eval_episodes, times
         self._alone: dict[Any, float] = {}
         state, _ = jax.eval_shape(env.reset, jax.random.key(0))
         action = jnp.int32(0) if isinstance(env.action_space, Discrete) else jnp.zeros(env.action_space.size)
@@ -100,7 +102,10 @@ class Planner:
         Args:
             shape: that holds whatever may come.
             tasks: such as are to be expected; they decide between ways to run the program.
-            all_at_once: whether there is to be a lane for each of them, as far as memory suffices.
+            all_at_once: whether there is to be a lane for each of them.
+
+        Raises:
+            MemoryShortage: there cannot be.
         """
         return self._plan([self._program(tasks, shape, all_at_once)])
 
@@ -193,7 +198,13 @@ class Planner:
                 except MemoryShortage as error:
                     shortage = error
                     break
-                if lanes is None or (all_at_once and not lanes[3] and lanes[0] < len(tasks)):
+                if lanes is None:
+                    continue
+                if all_at_once and lanes[0] < len(tasks):
+                    shortage = shortage or MemoryShortage(
+                        f"memory does not suffice: {len(tasks)} lanes are needed at a time, "
+                        f"{in_bytes(self.memory)} hold {lanes[0]}"
+                    )
                     continue
                 num_lanes, group, memory, limited = lanes
                 order, seconds, arithmetic = self._arrange(costs, shape, speeds, num_lanes, group)
@@ -227,17 +238,17 @@ class Planner:
 
         def needed(each: int, group: int) -> int:
             """Bytes on a device: if its lanes are not all in lockstep, the group that works is a copy."""
-            return each * kept + group * (working + (kept if group < each else 0))
+            return each * kept * self.times + group * (working + (kept if group < each else 0))
 
         num_tasks = len(costs)
         each = min(-(-num_tasks // self.num_devices), max(1, self.max_lanes // self.num_devices))
         share = self.memory // self.num_devices
-        if share < kept + working:
+        if share < kept * self.times + working:
             decides = shape.most_memory()
             where = f"a lane on each of {self.num_devices} devices" if self.num_devices > 1 else "a lane"
             fewer = "; fewer devices need less" if self.num_devices > 1 else ""
             raise MemoryShortage(
-                f"memory does not suffice: {where} needs {in_bytes(self.num_devices * (kept + working))}, "
+                f"memory does not suffice: {where} needs {in_bytes(self.num_devices * (kept * self.times + working))}, "
                 f"{in_bytes(self.memory)} may be used; {decides} most of it{fewer}"
             )
         group = max(1, min(group or each, each, share // (kept + working)))

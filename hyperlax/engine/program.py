@@ -127,7 +127,6 @@ class Program:
         self.agent = example.agent(env, shape)
         self.compile_seconds = 0.0
         self._choices: list[Any] = [None] * num_lanes  # of alternatives, by lane
-        self._compiled_copy: Any = None  # only populations need it
 
     # --- for one lane ----------------------------------------------------------------------------
 
@@ -295,7 +294,7 @@ class Program:
         Their keys stay what they are, so that a copy draws other random numbers than its source.
 
         Args:
-            lanes: the lanes; their memory is needed twice.
+            lanes: the lanes, which are there twice for a moment.
             sources: ``(lanes,)`` int, of each lane; its own number where there is no task.
             tasks: what lanes go on with, None where they go on with what they have.
         """
@@ -304,10 +303,18 @@ class Program:
         own = [(task or filler).hyperparams.traced(self.shape, self.total_timesteps) for task in tasks]
         hyperparams = jax.tree.map(lambda *leaves: np.stack(leaves), *own)
         fresh = np.array([task is not None for task in tasks])
-        if self._compiled_copy is None:
-            shardings = jax.tree.map(lambda x: x.sharding, lanes)
-            self._compiled_copy = jax.jit(_copied, out_shardings=shardings)
-        return self._compiled_copy(lanes, sources, *self._put((fresh, hyperparams)))
+
+        def moved(leaf: jax.Array) -> jax.Array:
+            # Through the host: devices would gather a whole leaf each to exchange a few lanes.
+            return jax.device_put(np.asarray(leaf)[sources], leaf.sharding)
+
+        def chosen(new: np.ndarray, old: jax.Array) -> jax.Array:
+            mask = fresh.reshape(-1, *[1] * (new.ndim - 1))
+            return jax.device_put(np.where(mask, new, np.asarray(old)).astype(old.dtype), old.sharding)
+
+        kept = lanes._replace(keys=None, hyperparams=None)
+        changed = jax.tree.map(chosen, hyperparams, lanes.hyperparams)
+        return jax.tree.map(moved, kept)._replace(keys=lanes.keys, hyperparams=changed)
 
     def tick(
         self, lanes: Lanes, updates: np.ndarray, restart: np.ndarray | None = None
@@ -354,9 +361,3 @@ class Program:
 
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(AXIS)))
-
-
-def _copied(lanes: Lanes, sources: jax.Array, fresh: jax.Array, hyperparams: Any) -> Lanes:
-    moved = jax.tree.map(lambda x: x[sources], lanes)
-    chosen = jax.vmap(keep)(fresh, hyperparams, lanes.hyperparams)
-    return moved._replace(keys=lanes.keys, hyperparams=chosen)

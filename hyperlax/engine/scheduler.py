@@ -40,13 +40,14 @@ class Verdict(NamedTuple):
 
     Attributes:
         given_up: tasks that end before their time.
-        held: tasks that are trained no further until a later verdict leaves them out; if they diverged, they wait too.
         copies: what the lanes of some tasks take up, all of them at once.
+        held: tasks, after that, that are trained no further until a later verdict leaves them out; if they diverged,
+            they wait too.
     """
 
     given_up: Collection[Task] = ()
-    held: Collection[Task] = ()
     copies: Mapping[Task, Copy] = MappingProxyType({})
+    held: Collection[Task] = ()
 
 
 class Queue(Protocol):
@@ -272,6 +273,8 @@ class Scheduler:
     def run(self, queue: Queue) -> None:
         """Runs all tasks of a queue to their end, from the checkpoint if there is one.
 
+        The last checkpoint holds the state of the queue alone: whoever has nothing left to do removes it.
+
         Raises:
             KeyboardInterrupt: it was asked to stop; the checkpoint is up to date.
         """
@@ -290,7 +293,7 @@ class Scheduler:
             lanes = self._refilled(lanes, slots, queue)
             self._save(lanes, slots, queue)
         if self.checkpoints is not None:
-            self.checkpoints.remove()
+            self.checkpoints.save(None, [], queue.state())
 
     def _round(self, lanes: Lanes, slots: list[Slot | None], queue: Queue) -> Lanes:
         """Brings every lane to its target, in as many ticks as that takes, and handles those that have arrived.
@@ -325,8 +328,8 @@ class Scheduler:
         rows, scores = self._evaluate(lanes, slots, diverged)
         lost = [s.task for lane, s in enumerate(slots) if s is not None and diverged[lane] and not s.held]
         verdict = queue.evaluated(rows, lost)
-        self._hold(slots, verdict.held)
         lanes = self._copied(lanes, slots, verdict.copies)
+        self._hold(slots, verdict.held)
         diverged = np.asarray(lanes.diverged)
         self._report_round(slots, begun)
         ended = self._retire(lanes, slots, diverged, verdict.given_up)
@@ -382,7 +385,7 @@ class Scheduler:
     def _restored(self, slots: list[Slot | None], queue: Queue) -> Lanes | None:
         """Returns the lanes of the checkpoint and fills in their slots; None where there is nothing to go on with."""
         saved = self.checkpoints.load(self.program.like()) if self.checkpoints is not None else None
-        if saved is None:
+        if saved is None or saved.arrays is None:
             return None
         for slot in saved.slots:
             task = queue.going(slot.sample_id, slot.seed)
@@ -451,7 +454,7 @@ class Scheduler:
         use, now = self.utilisation, self.clock()
         start = begun.seconds if self._last_round is None else self._last_round
         self._last_round = now
-        occupied = sum(slot is not None for slot in slots)
+        occupied = sum(slot is not None and not slot.held for slot in slots)
         use.seconds += now - start
         use.lane_seconds += occupied * (now - start)
         row = {

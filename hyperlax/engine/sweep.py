@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -161,6 +161,8 @@ class Sweep:
             saved = self._checkpoints(number)
             scheduler = self._scheduler(program, number, planned, saved, stop)
             scheduler.run(Waiting(tasks, [task for task in planned.real_tasks if task in self.going]))
+            if saved is not None:
+                saved.remove()
         self.report.append(happened(self.plan, number, program, scheduler.utilisation, waited))
 
     def _checkpoints(self, number: int) -> Checkpoints | None:
@@ -215,33 +217,40 @@ class Sweep:
         return final_returns(program, [replace(task, seed=first + i) for i in range(num_seeds)], self.length)
 
 
-def final_returns(program: Program, tasks: Sequence[Task], length: RunLength, queue: Queue | None = None) -> np.ndarray:
+def final_returns(
+    program: Program,
+    tasks: Sequence[Task],
+    length: RunLength,
+    queue: Callable[[list[Task | None]], Queue] | None = None,
+) -> np.ndarray:
     """Trains seeds of one sample and returns their returns at the end, ``(tasks,)``, NaN where one diverged.
 
     Args:
         program: compiled.
         tasks: one a seed.
         length: of each.
-        queue: of those tasks, if something is to happen to them between evaluations.
+        queue: makes one of the tasks by lane, if something is to happen to them between evaluations.
     """
     collected = _LastReturns()
+    order = _spread(list(tasks), program.num_lanes, program.mesh.size)
     if queue is None:
         length = replace(length, num_evaluations=1)
-        queue = Waiting(_spread(list(tasks), program.num_lanes, program.mesh.size))
     with stoppable() as stop:
-        Scheduler(program, 0, length, collected, time.perf_counter, _ignore, False, None, stop).run(queue)
+        scheduler = Scheduler(program, 0, length, collected, time.perf_counter, _ignore, False, None, stop)
+        scheduler.run((queue or Waiting)(order))
     return np.array([collected.returns.get(task.seed, np.nan) for task in tasks])
 
 
 def happened(plan: Plan, number: int, program: Program, use: Utilisation, waited: float) -> dict[str, Any]:
     """Returns the prediction for one program beside what happened."""
+    on_cpu = program.mesh.devices.flat[0].platform == "cpu"
     return plan.as_rows()[number] | {
         "run_seconds": round(use.run_seconds, 2),
         "evaluation_seconds": round(use.evaluation_seconds, 2),
         "compile_seconds": round(program.compile_seconds, 2),
         "waited_for_compilation_seconds": round(waited, 2),
         "lanes_busy": round(use.lane_seconds / max(use.seconds * program.num_lanes, 1e-9), 4),
-        "cores_busy": round(use.cpu_seconds / max(use.seconds * program.num_devices, 1e-9), 4),
+        "cores_busy": round(use.cpu_seconds / max(use.seconds * program.num_devices, 1e-9), 4) if on_cpu else None,
         "ticks": use.ticks,
         "memory_mib": round(program.memory_bytes() / 2**20, 1),
     }

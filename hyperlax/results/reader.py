@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pandas as pd
 
 from hyperlax.errors import UserError
 from hyperlax.results.directory import run_directories
-from hyperlax.results.storage import read_table
+from hyperlax.results.storage import TextTable, read_table, read_text
 from hyperlax.results.summary import name_of, summarise
 from hyperlax.results.writer import EVALUATION_COLUMNS, LANE_COLUMNS, METRIC_KEYS, ROUND_COLUMNS, budget_of, policy_path
 
@@ -33,7 +33,7 @@ class Run:
         evaluations: one row an evaluation; rows that a resumed run wrote again count once.
         metrics: training metrics.
         lanes: one row for each (sample, seed) that ended.
-        rounds: one row a round of a program, those that a killed run has to do again included.
+        rounds: one row a round of a program.
         summary: one row a sample, made from the tables above and so never older than they are.
         note: one line to print, when this run was chosen among several; else empty.
     """
@@ -70,10 +70,15 @@ def load_run(path: str | Path) -> Run:
     evaluations = _last(read_table(directory / "evaluations.csv", EVALUATION_COLUMNS), "grid_step")
     metrics = _last(read_table(directory / "metrics.csv", METRIC_KEYS), "env_steps")
     lanes = _last(read_table(directory / "lanes.csv", LANE_COLUMNS))
-    rounds = read_table(directory / "rounds.csv", ROUND_COLUMNS)
+    rounds = _numbers(read_text(directory / "rounds.csv", ROUND_COLUMNS), ROUND_COLUMNS)
     seeds = len(info["seeds"]) if "seeds" in info else None
     summary = summarise(evaluations, samples, lanes, budget_of(info, evaluations), seeds)
     return Run(directory, info, samples, evaluations, metrics, lanes, rounds, summary, note)
+
+
+def _numbers(table: TextTable, columns: Sequence[str]) -> pd.DataFrame:
+    """Returns the rows that can be read of a table of numbers."""
+    return pd.DataFrame(list(table.rows), columns=list(columns))
 
 
 def find_run(path: Path) -> tuple[Path, str]:

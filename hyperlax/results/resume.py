@@ -20,7 +20,7 @@ import hyperlax
 from hyperlax.errors import CannotWrite, UserError, in_words
 from hyperlax.results.directory import run_directories
 from hyperlax.results.storage import TEMPORARY, TextTable, read_text
-from hyperlax.results.writer import TABLE_KEYS, policy_path
+from hyperlax.results.writer import ROUND_COLUMNS, TABLE_KEYS, policy_path
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,8 @@ def digest_of(value: Any) -> str:
 
 
 def _earlier(directory: Path, info: Mapping[str, Any]) -> Earlier:
-    finished = info.get("state") == "finished" and is_whole(directory)
+    is_population = "population_size" in info  # of which no member can be trained again by itself
+    finished = info.get("state") == "finished" and (is_population or is_whole(directory))
     return Earlier(directory, finished, int(info["planned_memory"]))
 
 
@@ -177,11 +178,13 @@ class TakenUp(NamedTuple):
             otherwise another time.
         going: those that can go on from their mark.
         seconds: that the run has taken.
+        damaged: rows that were left out.
     """
 
     settled: set[tuple[int, int]]
     going: set[tuple[int, int]]
     seconds: float
+    damaged: int
 
 
 def take_up(
@@ -190,6 +193,7 @@ def take_up(
     num_evaluations: int,
     policies: bool,
     ended: Collection[tuple[int, int]] | None = None,
+    complete: bool = True,
 ) -> TakenUp:
     """Takes back what a run that was cut short wrote beyond the marks, and says what is left of it.
 
@@ -202,24 +206,25 @@ def take_up(
         num_evaluations: of every (sample, seed) that completes.
         policies: whether every one that completes has a policy.
         ended: those whose end counts; None for all that are on record.
+        complete: whether each is to have every evaluation; members of populations that had diverged lack some.
     """
     for temporary in directory.rglob(f".*{TEMPORARY}"):
         temporary.unlink()
     tables = {name: _read(directory / f"{name}.csv", key) for name, key in TABLE_KEYS.items()}
     evaluations, ends = _steps_of(tables["evaluations"]), _ends_of(tables["lanes"])
     settled = {key for key, status in ends.items() if status in SETTLED and (ended is None or key in ended)}
-    broken = _incomplete(directory, tables, num_evaluations, policies, settled)
+    broken = _incomplete(directory, tables, num_evaluations, policies, settled) if complete else {}
     if broken:
         missing = ", ".join(sorted(set(broken.values())))
         log.warning(
             "%s: of %d trainings results are missing, they are trained again: %s", directory, len(broken), missing
         )
     settled -= broken.keys()
-    going = {
-        key
-        for key, mark in marks.items()
-        if key not in settled and sum(steps <= mark.env_steps for steps in evaluations.get(key, [])) == mark.evaluations
-    }
+
+    def is_there(key: tuple[int, int], mark: Mark) -> bool:
+        return sum(steps <= mark.env_steps for steps in evaluations.get(key, [])) == mark.evaluations
+
+    going = {key for key, mark in marks.items() if key not in settled and (not complete or is_there(key, mark))}
     limits = {key: float(marks[key].env_steps) for key in going} | dict.fromkeys(settled, math.inf)
     seconds = max((float(row["wall_seconds"]) for row in tables["evaluations"].rows.values()), default=0.0)
     for name, table in tables.items():
@@ -231,7 +236,11 @@ def take_up(
             if lane not in settled and (name == "lanes" or float(row["env_steps"]) > limits.get(lane, -1)):
                 del table.rows[key]
         table.write(directory / f"{name}.csv")
-    return TakenUp(settled, going, seconds)
+    rounds = read_text(directory / "rounds.csv", ROUND_COLUMNS)
+    if rounds.header:
+        kept = {key: row for key, row in rounds.rows.items() if float(row["wall_seconds_start"]) < seconds}
+        rounds._replace(rows=kept).write(directory / "rounds.csv")
+    return TakenUp(settled, going, seconds, sum(table.damaged for table in tables.values()))
 
 
 def is_whole(directory: Path) -> bool:
@@ -272,8 +281,9 @@ def _incomplete(
         if key not in settled:
             continue
         points, trained = evaluations.get(key, []), set(metrics.get(key, []))
-        at_end = set() if status == "DIVERGED" else {last}
-        evaluated = (trained - {last}) | at_end  # what diverged was not evaluated then
+        # What diverged was not evaluated then; what was pruned may have ended between two evaluations.
+        at_end = {last} if status == "COMPLETED" else set()
+        evaluated = (trained - ({last} if status == "DIVERGED" else set())) | at_end
         policy = policy_path(directory, *key)
         if set(points) < evaluated or (status == "COMPLETED" and len(points) != num_evaluations):
             missing[key] = "evaluations.csv"

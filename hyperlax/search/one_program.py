@@ -120,7 +120,9 @@ class OneProgram:
         Raises:
             RunFailed: it cannot go on; what there is is kept.
         """
-        program, planned = self.program, self.plan.programs[0]
+        program, planned, checkpoints = self.program, self.plan.programs[0], self.checkpoints(directory)
+        if queue.samples and (directory / "run.json").exists() and not checkpoints.path.exists():
+            checkpoints.save(None, [], queue.state())  # what an earlier process did is not done again
         steps = total * len(seeds) * self.length.total_timesteps
         with (
             RunWriter(directory, info, queue.samples, seeds) as writer,
@@ -130,7 +132,7 @@ class OneProgram:
             queue.writer = writer
             scheduler = Scheduler(
                 program, 0, self.length, writer, self.clock, _Shown(queue, display).tick, self.save_policies,
-                self.checkpoints(directory), stop, self.planner.cost(planned),
+                checkpoints, stop, self.planner.cost(planned),
             )  # fmt: skip
             try:
                 scheduler.run(queue)
@@ -147,6 +149,7 @@ class OneProgram:
                 row = happened(self.plan, 0, program, scheduler.utilisation, 0.0)
                 writer.update_info(programs=[row], seconds=round(self.clock(), 2), **queue.counted())
             writer.update_info(winner=winner)
+        checkpoints.remove()
 
 
 def marks_of(saved: Restored | None, queue: Queue) -> dict[tuple[int, int], Mark]:

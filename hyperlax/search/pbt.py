@@ -14,18 +14,19 @@ import numpy as np
 
 from hyperlax import runs
 from hyperlax.engine import devices
-from hyperlax.engine.plan import Plan, in_bytes
+from hyperlax.engine.plan import Plan
 from hyperlax.engine.planner import Planner
 from hyperlax.engine.program import Task
 from hyperlax.engine.sweep import final_returns
 from hyperlax.environments import Environment
 from hyperlax.errors import UserError
 from hyperlax.recipes import Recipe, RunLength
+from hyperlax.results.lineage import LINEAGE, ancestry
 from hyperlax.results.lock import DirectoryLock
 from hyperlax.results.reader import Run
 from hyperlax.results.resume import resumable, take_up
 from hyperlax.search.one_program import OneProgram, marks_of
-from hyperlax.search.population import Evolution, Populations, Replay, ancestry, changeable
+from hyperlax.search.population import Evolution, Populations, Replay, changeable
 from hyperlax.spaces.distributions import Distribution
 from hyperlax.spaces.files import Sample
 from hyperlax.spaces.hyperparameters import declarations, replace
@@ -43,13 +44,13 @@ def population_based_training(
     population_size: int = 16,
     num_populations: int = 1,
     exploit_every: int = 1,
-    quantile: float = 0.25,
+    exploit_quantile: float = 0.25,
     perturbation: float = 0.1,
-    resample: float = 0.25,
+    resample_probability: float = 0.25,
     overrides: Mapping[str, object] | None = None,
     seed: int = 42,
     run_length: str | int | RunLength = "default",
-    num_evaluations: int | None = None,
+    num_evaluations: int | None = 20,
     num_eval_episodes: int | None = None,
     num_devices: int | None = None,
     kernel: str | None = None,
@@ -76,9 +77,9 @@ def population_based_training(
         population_size: members, each of them a lane.
         num_populations: independent ones.
         exploit_every: evaluations from one generation to the next.
-        quantile: share of the members that are replaced in each, by as many of the best.
+        exploit_quantile: share of the members that are replaced in each, by as many of the best.
         perturbation: how far a hyperparameter moves, as a share of its range on its own scale.
-        resample: probability that it is drawn anew instead.
+        resample_probability: that it is drawn anew instead.
         winner_seeds: fresh seeds on which the winner's hyperparameters are tried again, as they changed in its line.
 
     Returns:
@@ -93,7 +94,7 @@ def population_based_training(
     )  # fmt: skip
     runs.check_actions(recipe, env)
     _check_size(population_size, num_populations)
-    evolution = Evolution(exploit_every, quantile, perturbation, resample)
+    evolution = Evolution(exploit_every, exploit_quantile, perturbation, resample_probability)
     evolution.check(length.num_evaluations)
     overrides = overrides or {}
     defaults, space = replace(recipe.defaults_for(env.name), overrides), recipe.searched(overrides)
@@ -149,7 +150,7 @@ def _planned(
     """Returns the program in which every member has a lane.
 
     Raises:
-        UserError: memory does not suffice.
+        UserError: a member cannot be trained, or memory does not suffice.
     """
     tasks = [Task(s.sample_id, 0, runs.configured(defaults, s.values, env)) for s in samples]
     mesh = devices.local_mesh(num_devices, len(tasks))
@@ -160,16 +161,11 @@ def _planned(
         evaluations = length.num_evaluations, length.num_eval_episodes
         # Lanes that take up others' state are, for a moment, there twice.
         planner = Planner(
-            env, length.total_timesteps, mesh.size, runs.machine_of(mesh), limit // 2, num_lanes, *evaluations
+            env, length.total_timesteps, mesh.size, runs.machine_of(mesh), limit, num_lanes, *evaluations, times=2
         )
         return planner.covering(shape, tasks, all_at_once=True), planner
 
     plan, planner = runs.planned_within(memory, mesh, planned)
-    lanes = plan.programs[0].num_lanes
-    if lanes < len(tasks):
-        raise UserError(
-            f"memory does not suffice: {len(tasks)} members train side by side, {in_bytes(planner.memory)} hold {lanes}"
-        )
     return OneProgram(env, length, tasks[0].hyperparams, plan, planner, mesh, seed, save_policies)
 
 
@@ -206,36 +202,38 @@ class _Training:
     def _queue(self, directory: Path) -> Populations:
         lanes = self.lanes
         configured = partial(runs.configured, self.defaults, env=lanes.env)
+        order = [None if task is None else task.sample_id for task in lanes.plan.programs[0].tasks]
         return Populations(
             self.samples, self.size, self.evolution, self.changing, configured, lanes.length.grid(), lanes.run_seed,
-            directory,
+            order, directory / LINEAGE,
         )  # fmt: skip
 
     def _go_on(self, directory: Path, queue: Populations) -> Populations:
         """Returns the queue as it was at the last checkpoint; where that is not whole, all begins anew."""
         checkpoints, length = self.lanes.checkpoints(directory), self.lanes.length
         saved = checkpoints.load(self.lanes.program.like())
+        evaluations, policies = length.num_evaluations, self.lanes.save_policies
         if saved is not None:
             ended = queue.restore(saved.queue)
-            marks = marks_of(saved, queue)
-            taken_up = take_up(directory, marks, length.num_evaluations, self.lanes.save_policies, ended)
+            marks = {key: queue.mark(key[0], mark) for key, mark in marks_of(saved, queue).items()}
+            taken_up = take_up(directory, marks, evaluations, policies, ended, complete=False)
             self.lanes.seconds = taken_up.seconds
-            if taken_up.settled == ended and taken_up.going == set(marks):
+            all_there = saved.arrays is not None or len(ended) == len(self.samples)
+            if all_there and not taken_up.damaged and taken_up.settled == ended:
                 return queue
-            log.warning("%s: results of some members are incomplete, all of them are trained again", directory)
+            log.warning("%s: results of some members are lost, all of them are trained again", directory)
             checkpoints.remove()
-        take_up(directory, {}, length.num_evaluations, self.lanes.save_policies, ended=())
+        take_up(directory, {}, evaluations, policies, ended=())
         return self._queue(directory)
 
     def _retrained(self, queue: Populations, member: int, count: int) -> np.ndarray:
         """Returns the returns of fresh seeds whose hyperparameters change as those of a member's ancestors did."""
         line = ancestry(queue.lineage, member)
-        values = self.samples[line[0].member].values
-        grid = self.lanes.length.grid()
+        values, grid = self.samples[line[0]["member"]].values, self.lanes.length.grid()
         changes = []
-        for ancestor in line:
-            changed = {**values, **{name: ancestor.row[name] for name in self.changing}}
-            points = grid.index(ancestor.grid_step) + 1 if ancestor.grid_step else 0
+        for row in line:
+            changed = {**values, **{name: row[name] for name in self.changing}}
+            points = grid.index(row["grid_step"]) + 1 if row["grid_step"] else 0
             changes.append((points, runs.configured(self.defaults, changed, self.lanes.env)))
         tasks = [Task(member, 1 + i, changes[0][1]) for i in range(count)]
-        return final_returns(self.lanes.program, tasks, self.lanes.length, Replay(tasks, changes))
+        return final_returns(self.lanes.program, tasks, self.lanes.length, partial(Replay, changes=changes))

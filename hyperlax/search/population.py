@@ -11,22 +11,22 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hyperlax.engine.program import Task
-from hyperlax.engine.scheduler import Copy, Verdict
+from hyperlax.engine.scheduler import Copy, Verdict, Waiting
 from hyperlax.errors import UserError
+from hyperlax.results.resume import Mark
 from hyperlax.results.storage import write_atomic
 from hyperlax.results.writer import RunWriter
 from hyperlax.spaces.distributions import Distribution, Integer, LogUniform, Uniform
 from hyperlax.spaces.files import Sample
 
-LINEAGE = "lineage.csv"
 _ATTEMPTS = 10  # at hyperparameters that do not contradict one another
 Configured = Callable[[Mapping[str, Any]], Any]
 
@@ -49,16 +49,18 @@ class Evolution:
 
     def check(self, num_evaluations: int) -> None:
         """Raises UserError if a value is not accepted."""
+        if num_evaluations < 2:
+            raise UserError(f"num_evaluations {num_evaluations}: a population needs 2 or more")
         if not 1 <= self.every < num_evaluations:
             raise UserError(
                 f"exploit_every {self.every} with {num_evaluations} evaluations: accepted is 1 … {num_evaluations - 1}"
             )
         if not 0 < self.quantile <= 0.5:
-            raise UserError(f"quantile {self.quantile}: accepted is more than 0 and at most 0.5")
+            raise UserError(f"exploit_quantile {self.quantile}: accepted is more than 0 and at most 0.5")
         if not 0 < self.perturbation <= 1:
             raise UserError(f"perturbation {self.perturbation}: accepted is more than 0 and at most 1")
         if not 0 <= self.resample <= 1:
-            raise UserError(f"resample {self.resample}: accepted is 0 … 1")
+            raise UserError(f"resample_probability {self.resample}: accepted is 0 … 1")
 
     def explored(self, values: Mapping[str, Any], space: Mapping[str, Distribution], rng: np.random.Generator) -> dict:
         """Returns values with each hyperparameter of a space moved up or down, or drawn anew."""
@@ -96,14 +98,18 @@ class Member:
     Attributes:
         values: its hyperparameters.
         task: what its lane is at.
+        origin: its first ancestor, whose structure it has.
         points: of the grid that it has passed.
         score: its last return; None where it has diverged.
+        env_steps: at its last evaluation, which may be more than those of a state that it took up then.
     """
 
     values: dict[str, Any]
     task: Task
+    origin: int
     points: int = 0
     score: float | None = -math.inf
+    env_steps: int = 0
 
 
 class Populations:
@@ -117,13 +123,14 @@ class Populations:
         configured: makes hyperparameters of values; raises UserError where they contradict one another.
         grid: environment steps of the evaluations.
         seed: of all choices.
-        directory: where the lineage is written.
+        order: members by lane, None for lanes without.
+        file: where the lineage is written.
 
     Attributes:
         members: by sample.
         counts: of members that have ended, by status.
         lineage: a row a member and generation: ``population``, ``generation``, ``grid_step``, ``member``, ``parent``
-            (itself where it goes on as it is), ``return`` before, and the values with which it goes on.
+            (itself where it goes on as it is), its own ``return`` before, and the values with which it goes on.
     """
 
     writer: RunWriter
@@ -137,23 +144,24 @@ class Populations:
         configured: Configured,
         grid: Sequence[int],
         seed: int,
-        directory: Path,
+        order: Sequence[int | None],
+        file: Path,
     ) -> None:
         self.samples, self._size, self._evolution, self._space = samples, size, evolution, space
-        self._configured, self._grid, self._seed, self._directory = configured, grid, seed, directory
-        self.members = {s.sample_id: self._member(s.sample_id, dict(s.values)) for s in samples}
+        self._configured, self._grid, self._seed, self._order, self._file = configured, grid, seed, order, file
+        self.members = {s.sample_id: self._member(s.sample_id, dict(s.values), s.sample_id) for s in samples}
         self._generations = [0] * (len(samples) // size)
         self._ended: dict[int, str] = {}
         self.lineage: list[dict[str, Any]] = []
         for number in range(len(self._generations)):
-            self._record(number, 0, {})
+            self._record(number, 0, {}, {})
 
     # --- the queue ---------------------------------------------------------------------------------
 
     def first(self, num_lanes: int) -> list[Task | None]:
-        """Returns a task for every lane."""
-        tasks = [member.task for member in self.members.values()]
-        assert len(tasks) <= num_lanes, "every member needs a lane"
+        """Returns a task for every lane; none where all members have ended."""
+        self._write_lineage()
+        tasks = [None if n is None or n in self._ended else self.members[n].task for n in self._order]
         return [*tasks, *[None] * (num_lanes - len(tasks))]
 
     def take(self) -> Task | None:
@@ -170,15 +178,20 @@ class Populations:
         for row in rows:
             member = self.members[row["sample_id"]]
             member.points += 1
-            member.score = row["mean_return"]
+            member.score, member.env_steps = row["mean_return"], row["env_steps"]
         for task in diverged:
             self.members[task.sample_id].score = None
         held: set[Task] = set()
         copies: dict[Task, Copy] = {}
+        ended = False
         for population in range(len(self._generations)):
+            generation = self._generations[population]
             copies |= self._advance(population)
+            ended = ended or self._generations[population] != generation
             held |= {member.task for member in self._waiting(population)}
-        return Verdict(held=held, copies=copies)
+        if ended:
+            self._write_lineage()
+        return Verdict(copies=copies, held=held)
 
     def ended(self, statuses: Mapping[Task, str]) -> None:
         """Hears which members have ended."""
@@ -210,10 +223,17 @@ class Populations:
         if boundary is None or not alive or any(member.points < boundary for member in alive):
             return {}
         # One update may have passed several generations' ends, in which there was nothing to compare then.
-        self._generations[population] = min(member.points for member in alive) // self._evolution.every
+        self._generations[population] = self._passed(population)
         copies, parents = self._exploited(population, members)
-        self._record(population, self._generations[population], parents)
+        returns = {number: member.score for number, member in members.items()}
+        self._record(population, self._generations[population], parents, returns)
+        self._generations[population] = self._passed(population)  # copies may be of members that are ahead
         return copies
+
+    def _passed(self, population: int) -> int:
+        """Returns how many generations all members that live have done."""
+        alive = (member for member in self._of(population).values() if member.score is not None)
+        return min(member.points for member in alive) // self._evolution.every
 
     def _exploited(self, population: int, members: Mapping[int, Member]) -> tuple[dict[Task, Copy], dict[int, int]]:
         """Replaces the worst members; returns what their lanes take up, and the parent of each."""
@@ -229,25 +249,31 @@ class Populations:
             rng = np.random.default_rng([self._seed, population, self._generations[population], number])
             parents[number] = int(rng.choice(best))
             source, before = members[parents[number]], members[number].task
-            self.members[number] = self._child(number, source, rng)
+            child = self._child(number, source, rng)
+            child.env_steps = members[number].env_steps
+            self.members[number] = child
             copies[before] = Copy(source.task, self.members[number].task)
         return copies, parents
 
     def _child(self, number: int, source: Member, rng: np.random.Generator) -> Member:
         for _ in range(_ATTEMPTS):
             try:
-                child = self._member(number, self._evolution.explored(source.values, self._space, rng))
+                values = self._evolution.explored(source.values, self._space, rng)
+                child = self._member(number, values, source.origin)
             except UserError:
                 continue
             child.points, child.score = source.points, source.score
             return child
-        return Member(source.values, Task(number, 0, source.task.hyperparams), source.points, source.score)
+        task = Task(number, 0, source.task.hyperparams)
+        return Member(source.values, task, source.origin, source.points, source.score)
 
-    def _member(self, number: int, values: dict[str, Any]) -> Member:
-        return Member(values, Task(number, 0, self._configured(values)))
+    def _member(self, number: int, values: dict[str, Any], origin: int) -> Member:
+        return Member(values, Task(number, 0, self._configured(values)), origin)
 
-    def _record(self, population: int, generation: int, parents: Mapping[int, int]) -> None:
-        """Adds a generation to the lineage, and writes it."""
+    def _record(
+        self, population: int, generation: int, parents: Mapping[int, int], returns: Mapping[int, float | None]
+    ) -> None:
+        """Adds a generation to the lineage."""
         step = self._grid[generation * self._evolution.every - 1] if generation else 0
         for number, member in self._of(population).items():
             row = {
@@ -256,21 +282,20 @@ class Populations:
                 "grid_step": step,
                 "member": number,
                 "parent": parents.get(number, number),
-                "return": member.score if generation and number not in parents else None,
+                "return": returns.get(number),
             }
             self.lineage.append(row | {name: member.values[name] for name in self._space})
-        self.write_lineage()
 
-    def write_lineage(self) -> None:
+    def _write_lineage(self) -> None:
         """Writes the lineage, a table that is replaced as a whole."""
         table = pd.DataFrame(self.lineage).sort_values(["population", "generation", "member"], kind="stable")
-        write_atomic(self._directory / LINEAGE, table.to_csv(index=False, lineterminator="\n").encode())
+        write_atomic(self._file, table.to_csv(index=False, lineterminator="\n").encode())
 
     # --- going on ----------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint must hold."""
-        members = [[n, self._changed(m), self._origin(n), m.points, m.score] for n, m in self.members.items()]
+        members = [[n, self._changed(m), m.origin, m.points, m.score, m.env_steps] for n, m in self.members.items()]
         return {
             "members": members,
             "generations": self._generations,
@@ -281,21 +306,21 @@ class Populations:
     def restore(self, state: Mapping[str, Any]) -> set[tuple[int, int]]:
         """Goes back to where a checkpoint was; returns the (sample, seed)s that had ended then."""
         values = {sample.sample_id: sample.values for sample in self.samples}
-        for number, changed, origin, points, score in state["members"]:
-            member = self._member(number, {**values[origin], **changed})
-            member.points, member.score = points, score
+        for number, changed, origin, *reached in state["members"]:
+            member = self._member(number, {**values[origin], **changed}, origin)
+            member.points, member.score, member.env_steps = reached
             self.members[number] = member
         self._generations, self.lineage = list(state["generations"]), list(state["lineage"])
         self._ended = {number: status for number, status in state["ended"]}
-        self.write_lineage()
+        self._write_lineage()
         return {(number, 0) for number in self._ended}
+
+    def mark(self, number: int, mark: Mark) -> Mark:
+        """Returns up to which steps what was written of a member counts, given how far its lane is."""
+        return mark._replace(env_steps=max(mark.env_steps, self.members[number].env_steps))
 
     def _changed(self, member: Member) -> dict[str, Any]:
         return {name: member.values[name] for name in self._space}
-
-    def _origin(self, number: int) -> int:
-        """Returns the first ancestor of a member, whose structure it has."""
-        return ancestry(self.lineage, number)[0].member
 
     # --- how it goes -------------------------------------------------------------------------------
 
@@ -311,78 +336,29 @@ class Populations:
         return {"members": dict(Counter(self._ended.values())), "generations": self._generations}
 
 
-class Ancestor(NamedTuple):
-    """Who held a member's state in some generation, from what point of the grid on, and with what values."""
-
-    member: int
-    grid_step: int
-    row: Mapping[str, Any]
-
-
-def ancestry(lineage: Sequence[Mapping[str, Any]], member: int) -> list[Ancestor]:
-    """Returns the line of a member's state, from the first generation to the last."""
-    by_generation: dict[int, dict[int, Mapping[str, Any]]] = {}
-    for row in lineage:
-        by_generation.setdefault(row["generation"], {})[row["member"]] = row
-    line = []
-    for generation in sorted(by_generation, reverse=True):
-        if member in by_generation[generation]:
-            row = by_generation[generation][member]
-            line.append(Ancestor(member, row["grid_step"], row))
-            member = row["parent"]
-    return line[::-1]
-
-
-@dataclass
-class Replay:
+class Replay(Waiting):
     """A queue that trains fresh seeds with hyperparameters that change as those of a member's ancestors did.
 
     Args:
-        first_tasks: one a seed.
+        tasks: one a seed, by lane.
         changes: hyperparameters from a number of points on, the first from 0.
     """
 
-    first_tasks: list[Task]
-    changes: Sequence[tuple[int, Any]]
-    _at: dict[int, tuple[Task, int]] = field(default_factory=dict)
-    _waiting: list[Task] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._at = {task.seed: (task, 0) for task in self.first_tasks}
-        self._waiting = list(self.first_tasks)
-
-    def first(self, num_lanes: int) -> list[Task | None]:
-        """Returns a task for every lane, as far as there are so many."""
-        return [self.take() for _ in range(num_lanes)]
-
-    def take(self) -> Task | None:
-        """Returns the next seed."""
-        return self._waiting.pop(0) if self._waiting else None
-
-    def going(self, sample_id: int, seed: int) -> Task | None:
-        """Is never saved."""
-        raise NotImplementedError
+    def __init__(self, tasks: Sequence[Task | None], changes: Sequence[tuple[int, Any]]) -> None:
+        super().__init__(tasks)
+        self._changes = changes
+        self._training: dict[int, Task] = {task.seed: task for task in tasks if task is not None}
+        self._points = Counter[int]()
 
     def evaluated(self, rows: Sequence[Mapping[str, Any]], diverged: Sequence[Task]) -> Verdict:
         """Changes the hyperparameters of the seeds that have come so far."""
-        copies = {}
-        for row in rows:
-            task, points = self._at[row["seed"]]
-            self._at[row["seed"]] = task, points + 1
         lost = {task.seed for task in diverged}
-        for seed, (task, points) in self._at.items():
-            hyperparams = next(h for begins, h in reversed(self.changes) if begins <= points)
-            if hyperparams is not task.hyperparams and seed not in lost and task not in self._waiting:
-                changed = Task(task.sample_id, seed, hyperparams)
-                copies[task] = Copy(task, changed)
-                self._at[seed] = changed, points
+        self._points.update(row["seed"] for row in rows)
+        copies = {}
+        for seed in {row["seed"] for row in rows} - lost:
+            task = self._training[seed]
+            hyperparams = next(h for begins, h in reversed(self._changes) if begins <= self._points[seed])
+            if hyperparams != task.hyperparams:
+                self._training[seed] = Task(task.sample_id, seed, hyperparams)
+                copies[task] = Copy(task, self._training[seed])
         return Verdict(copies=copies)
-
-    def ended(self, statuses: Mapping[Task, str]) -> None:
-        """Hears which seeds have ended."""
-        for task in statuses:
-            del self._at[task.seed]
-
-    def state(self) -> Any:
-        """Is never saved."""
-        return None

@@ -22,7 +22,7 @@ from hyperlax.search.cover import cover
 from hyperlax.search.one_program import OneProgram
 from hyperlax.search.pruners import OVER_SEEDS, PRUNERS, rungs
 from hyperlax.search.run import Question, Search
-from hyperlax.search.study import check_sampler, is_whole, without_password
+from hyperlax.search.study import check_sampler, journal_is_whole, without_password
 from hyperlax.spaces.distributions import Distribution
 from hyperlax.spaces.hyperparameters import replace
 from hyperlax.spaces.samplers import draw
@@ -191,7 +191,7 @@ def _is_done(earlier: Earlier, num_trials: int, own: bool) -> bool:
     """Returns whether nothing is left to do of a search for so many trials, whose study is its ``own`` or shared."""
     if not earlier.finished or int(info_of(earlier.directory).get("num_trials", 0)) < num_trials:
         return False
-    return not own or is_whole(earlier.directory / JOURNAL)
+    return not own or journal_is_whole(earlier.directory / JOURNAL)
 
 
 def _planned(

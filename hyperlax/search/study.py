@@ -211,7 +211,7 @@ def _good(content: bytes) -> int:
     return good
 
 
-def is_whole(path: Path) -> bool:
+def journal_is_whole(path: Path) -> bool:
     """Returns whether a journal is there and can be read to its end; names one that cannot."""
     content = path.read_bytes() if path.exists() else b""
     whole = content != b"" and _good(content) == len(content)

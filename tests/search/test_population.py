@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,9 @@ pytest.importorskip("optuna")
 import hyperlax
 from hyperlax.engine import scheduler
 from hyperlax.errors import UserError
-from hyperlax.search.population import Evolution, Populations, Replay, ancestry, changeable, moved
+from hyperlax.recipes import get_recipe
+from hyperlax.results.lineage import ancestry
+from hyperlax.search.population import Evolution, Populations, Replay, changeable, moved
 from hyperlax.spaces.distributions import Categorical, Integer, LogUniform, Uniform
 from hyperlax.spaces.files import Sample
 
@@ -41,14 +44,15 @@ def populations(folder, number=2, **changes):
         Sample(i, {"lr": SPACE["lr"].from_unit(rng.random()), "layers": (32,) if i % 2 else (64,), "epochs": 1 + i % 4})
         for i in range(SIZE * number)
     ]
-    return Populations(samples, SIZE, Evolution(**changes), space, hyperparams, GRID, 11, folder)
+    order, file = [*range(len(samples)), None], folder / "lineage.csv"
+    return Populations(samples, SIZE, Evolution(**changes), space, hyperparams, GRID, 11, order, file)
 
 
 class Model:
-    """Lanes whose state is a return that grows; some diverge, some are slow."""
+    """Lanes whose state is a return that grows; some diverge, some are slow, some pass several points at once."""
 
-    def __init__(self, queue, slow=lambda n: 1):
-        self.queue, self.slow = queue, slow
+    def __init__(self, queue, slow=lambda n: 1, jump=lambda n: 1):
+        self.queue, self.slow, self.jump = queue, slow, jump
         self.lanes = {task: [0.0, 0] for task in queue.first(SIZE * 2) if task is not None}
         self.held, self.statuses, self.rounds = set(), {}, 0
 
@@ -61,10 +65,11 @@ class Model:
             if task.hyperparams["lr"] > 0.05 and lane[1] == 1:
                 diverged.append(task)
                 continue
-            lane[0] += gain(task.hyperparams)
-            lane[1] += 1
-            row = {"sample_id": task.sample_id, "seed": 0, "grid_step": GRID[lane[1] - 1], "mean_return": lane[0]}
-            rows.append(row)
+            for _ in range(min(self.jump(task.sample_id), len(GRID) - lane[1])):
+                lane[0] += gain(task.hyperparams)
+                lane[1] += 1
+                step = GRID[lane[1] - 1]
+                rows.append(dict(sample_id=task.sample_id, seed=0, grid_step=step, env_steps=step, mean_return=lane[0]))
         verdict = self.queue.evaluated(rows, diverged)
         self.held = set(verdict.held)
         states = {task: list(lane) for task, lane in self.lanes.items()}
@@ -116,12 +121,13 @@ def test_structure_is_inherited_and_numbers_change(tmp_path):
     Model(queue).run()
     for number, member in queue.members.items():
         line = ancestry(queue.lineage, number)
-        assert [a.grid_step for a in line] == [0, 100, 200, 300, 400, 500] and line[-1].member == number
-        origin = queue.samples[line[0].member].values
+        assert [a["grid_step"] for a in line] == [0, 100, 200, 300, 400, 500] and line[-1]["member"] == number
+        assert line[0]["member"] == member.origin
+        origin = queue.samples[member.origin].values
         assert {name: member.values[name] for name in ("layers", "epochs")} == {
             name: origin[name] for name in ("layers", "epochs")
         }
-        assert member.values["lr"] == line[-1].row["lr"]
+        assert member.values["lr"] == line[-1]["lr"]
 
 
 def test_populations_do_not_depend_on_each_other_nor_on_who_is_fast(tmp_path):
@@ -133,6 +139,19 @@ def test_populations_do_not_depend_on_each_other_nor_on_who_is_fast(tmp_path):
         return sorted(queue.lineage, key=lambda row: (row["population"], row["generation"], row["member"]))
 
     assert rows(one) == rows(other)
+
+
+def test_members_that_pass_several_points_at_once_wait_for_the_others(tmp_path):
+    queue = populations(tmp_path, number=1)
+    model = Model(queue, jump=lambda number: 3 if number < 2 else 1)
+    while model.lanes:
+        ahead = {task: lane[1] for task, lane in model.lanes.items()}
+        model.round()
+        boundary = queue._generations[0] + 1
+        moved = {task for task, lane in model.lanes.items() if task in ahead and lane[1] > ahead[task]}
+        assert all(ahead[task] < boundary for task in moved)
+    assert set(model.statuses.values()) == {"COMPLETED"}
+    assert max(queue._generations) <= len(GRID)
 
 
 def test_a_population_goes_on_from_what_a_checkpoint_holds(tmp_path):
@@ -161,7 +180,7 @@ def test_a_population_of_which_all_diverge_ends(tmp_path):
 
 def test_equal_members_are_left_alone(tmp_path):
     queue = populations(tmp_path, number=1)
-    rows = [{"sample_id": i, "seed": 0, "grid_step": 100, "mean_return": 500.0} for i in range(SIZE)]
+    rows = [dict(sample_id=i, seed=0, grid_step=100, env_steps=100, mean_return=500.0) for i in range(SIZE)]
     assert not queue.evaluated(rows, []).copies
 
 
@@ -179,9 +198,9 @@ def test_a_value_moves_on_its_own_scale_and_stays_in_its_range():
     [
         ({"every": 0}, "exploit_every 0 with 6 evaluations: accepted is 1 … 5"),
         ({"every": 6}, "exploit_every 6 with 6"),
-        ({"quantile": 0.6}, r"quantile 0\.6"),
+        ({"quantile": 0.6}, r"exploit_quantile 0\.6"),
         ({"perturbation": 0.0}, r"perturbation 0\.0"),
-        ({"resample": 1.5}, r"resample 1\.5"),
+        ({"resample": 1.5}, r"resample_probability 1\.5"),
     ],
 )
 def test_what_cannot_be_is_refused(changes, message):
@@ -192,13 +211,21 @@ def test_what_cannot_be_is_refused(changes, message):
 # --- with real lanes -----------------------------------------------------------------------------
 
 SETTINGS = dict(
-    population_size=4, num_populations=2, overrides={"total_num_envs": 4, "rollout_length": 16}, run_length=1280,
+    population_size=4, num_populations=2, overrides={"epochs": 1, "num_minibatches": 2}, run_length=5120,
     num_evaluations=5, num_eval_episodes=2, winner_seeds=2, plot=False, progress=False,
 )  # fmt: skip
 
 
+def recipe():
+    """PPO with structures that differ between members, and learning rates of which the largest make some diverge."""
+    parent = get_recipe("ppo_mlp")
+    names = ("rollout_length", "total_num_envs", "gamma", "ent_coef")
+    space = {name: parent.space[name] for name in names} | {"actor_lr": LogUniform(1e-4, 1e25)}
+    return replace(parent, space=space)
+
+
 def train(root, **changes):
-    return hyperlax.population_based_training("ppo_mlp", "gymnax.cartpole", output_root=root, **(SETTINGS | changes))
+    return hyperlax.population_based_training(recipe(), "gymnax.cartpole", output_root=root, **(SETTINGS | changes))
 
 
 @pytest.fixture(scope="module")
@@ -207,22 +234,18 @@ def whole(tmp_path_factory):
 
 
 def test_a_run_of_populations(whole):
-    assert list(whole.summary["status"]) == ["COMPLETED"] * 8 and len(whole.evaluations) == 8 * 5
+    assert list(whole.summary["status"]) == ["COMPLETED"] * 8
+    assert 8 * 5 > len(whole.evaluations) > 6 * 5  # what has diverged has no return before it takes up another state
     lineage = pd.read_csv(whole.path / "lineage.csv")
-    assert len(lineage) == 8 * 5 and (lineage["parent"] != lineage["member"]).any()
+    assert (lineage.groupby(["population", "generation"]).size() == 4).all()
+    assert (lineage["parent"] != lineage["member"]).any()
     returns = whole.evaluations.set_index(["sample_id", "grid_step"])["mean_return"]
     for row in lineage.dropna(subset=["return"]).itertuples():
         assert returns[row.member, row.grid_step] == pytest.approx(row[6])
     assert whole.info["winner"]["fresh_seeds"] == 2 and whole.info["members"] == {"COMPLETED": 8}
     drawn = pd.read_csv(whole.path / "plots" / "lineage.csv")
     line = drawn[drawn["in_line"]]
-    assert (whole.path / "plots" / "lineage.png").stat().st_size > 10_000 and list(line["generation"]) == [
-        0,
-        1,
-        2,
-        3,
-        4,
-    ]
+    assert list(line["generation"]) == sorted(set(drawn["generation"]))
     assert line["member"].iloc[-1] == whole.summary["sample_id"].iloc[0]
     assert "Population" in (whole.path / "report.html").read_text()
 
@@ -231,14 +254,39 @@ def test_members_that_copy_nothing_train_as_in_a_sweep(whole, tmp_path):
     lineage = pd.read_csv(whole.path / "lineage.csv")
     settings = {name: SETTINGS[name] for name in ("overrides", "run_length", "num_evaluations", "num_eval_episodes")}
     alone = hyperlax.sweep(
-        "ppo_mlp", "gymnax.cartpole", samples=whole.samples, num_seeds=1, winner_seeds=0, plot=False, progress=False,
+        recipe(), "gymnax.cartpole", samples=whole.samples, num_seeds=1, winner_seeds=0, plot=False, progress=False,
         output_root=tmp_path, **settings,
     )  # fmt: skip
     there, here = (run.evaluations.set_index(["sample_id", "grid_step"])["mean_return"] for run in (alone, whole))
     copied = lineage[lineage["parent"] != lineage["member"]].groupby("member")["grid_step"].min()
-    same = [(member, step) for member, step in there.index if step <= copied.get(member, np.inf) and step <= 512]
+    same = [(member, step) for member, step in there.index if step <= copied.get(member, np.inf) and step <= 2048]
     assert len(same) > 8
     np.testing.assert_allclose(here.loc[same], there.loc[same], rtol=1e-3)
+
+
+def test_populations_do_not_depend_on_the_number_of_devices(whole, tmp_path):
+    one = train(tmp_path, num_devices=1, winner_seeds=0)
+    lineages = [pd.read_csv(run.path / "lineage.csv") for run in (whole, one)]
+    names = ["generation", "member", "parent", "actor_lr"]
+    early = [lineage[lineage["grid_step"] <= 2048][names].reset_index(drop=True) for lineage in lineages]
+    pd.testing.assert_frame_equal(*early)
+
+
+def test_a_winners_training_that_was_stopped_costs_no_member_its_results(whole, tmp_path, monkeypatch):
+    from hyperlax.search import pbt
+
+    final_returns = pbt.final_returns
+
+    def stopped(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pbt, "final_returns", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, resume=True)
+    monkeypatch.setattr(pbt, "final_returns", final_returns)
+    again = train(tmp_path, resume=True)
+    assert again.info["winner"] == whole.info["winner"] and not list(again.path.glob("checkpoints/*"))
+    assert again.info["programs"][0]["ticks"] == 0  # no member was trained again
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(whole, tmp_path, monkeypatch):
@@ -277,7 +325,7 @@ def test_replay_changes_hyperparameters_as_the_line_did():
     first, second = object(), object()
     from hyperlax.engine.program import Task
 
-    queue = Replay([Task(3, seed, first) for seed in (1, 2)], [(0, first), (2, second)])
+    queue = Replay([Task(3, seed, first) for seed in (1, 2)], changes=[(0, first), (2, second)])
     tasks = queue.first(3)
     assert [task and task.seed for task in tasks] == [1, 2, None]
     row = {"sample_id": 3, "seed": 1}
