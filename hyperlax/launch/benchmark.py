@@ -16,12 +16,13 @@ file                               content
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ from hyperlax.results import resume as resuming
 from hyperlax.results.lock import BusyDirectory, DirectoryLock
 from hyperlax.results.reader import Run, find_run, load_run
 from hyperlax.results.storage import TextTable, read_text, write_atomic
-from hyperlax.results.writer import TABLE_KEYS, RunWriter
+from hyperlax.results.writer import ROUND_COLUMNS, TABLE_KEYS, RunWriter
 from hyperlax.spaces.files import Sample
 from hyperlax.spaces.hyperparameters import flatten
 from hyperlax.spaces.samplers import draw
@@ -289,10 +290,16 @@ class Benchmark:
         there = [run for _, run in units if run is not None]
         if not there:
             return
-        for name, key in TABLE_KEYS.items():
-            tables = [read_text(run.path / f"{name}.csv", key) for run in there]
-            rows = {k: row for table in tables for k, row in table.rows.items()}
-            header = next((table.header for table in tables if table.header), [])
+        programs, seconds = _in_turn(there)
+        for name, key in {**TABLE_KEYS, "rounds": ROUND_COLUMNS}.items():
+            header: list[str] = []
+            rows: dict[tuple[float, ...], dict[str, str]] = {}
+            for run, program, second in zip(there, programs, seconds, strict=True):
+                table = read_text(run.path / f"{name}.csv", key)
+                header = header or table.header
+                for row in table.rows.values():
+                    row = _shifted(row, program, second)
+                    rows[tuple(float(row[part]) for part in key)] = row
             if header:
                 TextTable(header, dict(sorted(rows.items())), 0).write(folder / f"{name}.csv")
         for run in there:
@@ -301,7 +308,11 @@ class Benchmark:
                 shutil.copy(policy, folder / "policies" / policy.name)
         info = {key: value for key, value in there[0].info.items() if key not in ("state", "winner", "request")}
         info |= {
-            "programs": [program for run in there for program in run.info["programs"]],
+            "programs": [
+                row | {"program": row["program"] + before}
+                for run, before in zip(there, programs, strict=True)
+                for row in run.info["programs"]
+            ],
             "seconds": round(sum(run.info.get("seconds") or 0.0 for run in there), 2),
             "failures": [unit.failure for unit, _ in units if unit.failure is not None],
             "mode": cell.mode,
@@ -376,6 +387,22 @@ class Benchmark:
         for cell in self.units:
             if self.is_finished(cell):
                 _reopen_damaged(self.root / cell.folder)
+
+
+def _in_turn(there: Sequence[Run]) -> tuple[list[int], list[float]]:
+    """Returns how many programs and seconds came before each run, had they been one after the other."""
+    counts = [len(run.info["programs"]) for run in there]
+    lengths = [float(run.info.get("seconds") or 0.0) for run in there]
+    return [0, *itertools.accumulate(counts[:-1])], [0.0, *itertools.accumulate(lengths[:-1])]
+
+
+def _shifted(row: Mapping[str, str], programs: int, seconds: float) -> dict[str, str]:
+    """Returns a row of a table as it would be after other programs."""
+    moved = {"program": str(int(row["program"]) + programs)} if row.get("program") else {}
+    for name in ("wall_seconds", "wall_seconds_start", "wall_seconds_end"):
+        if row.get(name):
+            moved[name] = f"{float(row[name]) + seconds:.3f}"
+    return {**row, **moved}
 
 
 def run_benchmark(

@@ -48,6 +48,10 @@ def test_a_cell_is_the_sweep_of_its_samples(whole, tmp_path):
     assert len(list((run.path / "policies").iterdir())) == 6
     assert {path.name for path in run.path.iterdir()} >= {"sweep.png", "summary.csv", "metrics.csv"}
     assert not (run.path / "units").exists()
+    numbers = [row["program"] for row in run.info["programs"]]
+    assert numbers == sorted(set(numbers)) and set(run.lanes["program"]) == set(run.rounds["program"]) == set(numbers)
+    ends = run.lanes.groupby("program")["wall_seconds_end"].max()
+    assert ends.is_monotonic_increasing and ends.max() <= run.info["seconds"] + 1
     table = pd.read_csv(whole.root / "benchmark.csv")
     assert table.loc[0, "best"] == pytest.approx(run.summary["final_return"].max())
 

