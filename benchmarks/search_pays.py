@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import report
@@ -87,20 +87,37 @@ def load(args: argparse.Namespace) -> dict[tuple[str, str], list[dict[str, Any]]
     return found
 
 
+class Hourly(NamedTuple):
+    """Trials an hour, medians over repetitions: of all that ended, and of those that were trained to their end."""
+
+    ended: float
+    complete: float
+
+
+def hourly(runs: Sequence[dict[str, Any]]) -> Hourly:
+    """Returns the trials an hour of some searches."""
+    ended = statistics.median(r["finished_per_hour"] for r in runs)
+    share = [r["complete"] / max(1, r["complete"] + r["pruned"]) * r["finished_per_hour"] for r in runs]
+    return Hourly(ended, statistics.median(share))
+
+
 def rows(found: dict[tuple[str, str], list[dict[str, Any]]]) -> list[list[Any]]:
     """Returns a row an environment and method."""
     table = []
     for (env, method), runs in found.items():
-        hourly = statistics.median(r["finished_per_hour"] for r in runs)
-        peers = [statistics.median(r["finished_per_hour"] for r in found[env, p]) for p in PEERS if (env, p) in found]
+        ended, complete = hourly(runs)
+        peers = [hourly(found[env, peer]) for peer in PEERS if (env, peer) in found]
         scores = [statistics.fmean(r["retrained"]) for r in runs if r["retrained"]]
         error = statistics.stdev(scores) / len(scores) ** 0.5 if len(scores) > 1 else float("nan")
-        ratio = hourly / max(peers) if method not in PEERS and peers and max(peers) > 0 else None
+        ours = method not in PEERS and bool(peers)
+        of_all = ended / max(peer.ended for peer in peers) if ours else None
+        of_complete = complete / max(peer.complete for peer in peers) if ours else None
         busy = [r["cores_busy"] for r in runs if "cores_busy" in r]
         table.append([
             env, method, len(runs), f"{statistics.median(r['complete'] for r in runs):.0f}",
-            f"{statistics.median(r['pruned'] for r in runs):.0f}", f"{hourly:,.0f}", report.number(ratio, 0),
-            f"{statistics.fmean(scores):.1f} ± {error:.1f}" if scores else None,
+            f"{statistics.median(r['pruned'] for r in runs):.0f}", f"{ended:,.0f}", report.number(of_all, 0),
+            report.number(of_complete, 0), f"{statistics.fmean(scores):.1f} ± {error:.1f}" if scores else None,
+            len(scores),
             f"{statistics.median(busy):.0%}" if busy else None,
         ])  # fmt: skip
     return table
@@ -169,8 +186,9 @@ def main() -> None:
     found = load(args)
     ours = next(runs[0]["versions"] for (_, method), runs in found.items() if method not in PEERS)
     theirs = {m.split(",")[0]: runs[0]["versions"] for (_, m), runs in found.items() if m in PEERS}
-    columns = ["environment", "method", "repeats", "trained to the end", "pruned", "finished an hour",
-               "times the faster peer", "best, on fresh seeds", "cores busy"]  # fmt: skip
+    columns = ["environment", "method", "repeats", "trained to the end", "pruned", "ended an hour",
+               "times the faster peer", "the same of those trained to the end", "best, on fresh seeds", "of so many",
+               "cores busy"]  # fmt: skip
     text = [
         report.heading("What a search finds", versions=ours, **{f"versions of {k}": v for k, v in theirs.items()}),
         f"{args.seconds:.0f} s of wall time on one core each, {args.repeats} repetitions; medians, and of the best its "
