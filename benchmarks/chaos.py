@@ -41,7 +41,11 @@ BENCHMARK = (
     "--num-seeds", "2", "--num-evaluations", "4", "--num-eval-episodes", "2", "--run-length-modifier", "4096",
     "--set", "total_num_envs=4", "rollout_length=16", "--no-plot", "--log-level", "ERROR",
 )  # fmt: skip
-COMMANDS = {"sweep": SWEEP, "search": SEARCH, "benchmark": BENCHMARK}
+POPULATION = (
+    "pbt-hp-search", *COMMON[:4], *COMMON[6:], "--population-size", "4", "--num-populations", "2",
+    "--num-evaluations", "6", "--run-length-modifier", "6144",
+)  # fmt: skip
+COMMANDS = {"sweep": SWEEP, "search": SEARCH, "population": POPULATION, "benchmark": BENCHMARK}
 WALL = ("seconds", "wall_seconds", "wall_seconds_start", "wall_seconds_end", "wall seconds", "lane")
 TIMES = ("start_time", "end_time", "resumed_times", "seconds", "programs", "command", "devices", "worker")
 # What a process does to itself: the n-th write or replacement is its last.

@@ -122,9 +122,9 @@ def many_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
 def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of this process share what they compile, which a run that goes on would compile again."""
     from hyperlax.engine.sweep import Sweep
-    from hyperlax.search.run import Search
+    from hyperlax.search.one_program import OneProgram
 
-    for kind in (Sweep, Search):
+    for kind in (Sweep, OneProgram):
         monkeypatch.setattr(kind, "_compiled", _remembering(kind._compiled))
 
 
@@ -135,8 +135,7 @@ def _remembering(compiled: Any) -> Any:
     def remembered(self: Any, *planned: Any) -> Any:
         program = planned[0] if planned else self.plan.programs[0]
         key = repr((program.shape, program.num_lanes, program.group, program.real_tasks[0].hyperparams, planned[1:]))
-        length = getattr(self, "length", None) or self.question.length
-        key += repr((type(self), length, self.mesh.size))
+        key += repr((type(self), self.length, self.mesh.size))
         if key not in _PROGRAMS:
             _PROGRAMS[key] = compiled(self, *planned)
         return _PROGRAMS[key]

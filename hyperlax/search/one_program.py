@@ -73,6 +73,9 @@ class OneProgram:
     @cached_property
     def program(self) -> Program:
         """The compiled program."""
+        return self._compiled()
+
+    def _compiled(self) -> Program:
         planned = self.plan.programs[0]
         program = Program(
             self.example,

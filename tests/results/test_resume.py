@@ -41,7 +41,7 @@ def rows(directory, name):
 def test_what_ended_stays_and_what_goes_on_is_taken_back_to_its_mark(directory):
     (directory / ".run.json.abc.tmp").write_text("half a fi")
     taken_up = take_up(directory, {(1, 0): Mark(10, 1)}, 2, policies=True)
-    assert taken_up == ({(0, 0), (2, 0)}, {(1, 0)}, 2.0)
+    assert taken_up == ({(0, 0), (2, 0)}, {(1, 0)}, 2.0, 0)
     assert rows(directory, "evaluations") == rows(directory, "metrics") == [[0, 10], [0, 20], [1, 10], [2, 10]]
     assert rows(directory, "lanes") == [[0, 20], [2, 12]]
     assert not list(directory.glob(".*.tmp"))
