@@ -96,8 +96,9 @@ def _draw_timeline(run: Run, lanes: pd.DataFrame, figure: Figure) -> pd.DataFram
     lower.fill_between(moments, share, color=COLOURS[5], alpha=0.5, linewidth=0, step="post")
     lower.step(moments, share, color=COLOURS[0], linewidth=1.2, where="post", label="lanes occupied")
     cores = busy_cores(run, moments)
-    lower.plot(moments, cores, color=COLOURS[3], linewidth=1.2, linestyle="--", label="cores computing")
-    lower.legend(frameon=False, loc="lower center", ncols=2)
+    if np.isfinite(cores).any():
+        lower.plot(moments, cores, color=COLOURS[3], linewidth=1.2, linestyle="--", label="cores computing")
+        lower.legend(loc="lower left", fontsize=8)
     lower.set(xlabel="wall seconds", ylabel="share", ylim=(0, 1.02), xlim=(0, moments[-1] * 1.005))
     lower.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
