@@ -264,6 +264,7 @@ class Study:
         self.storage, self.name, self.worker, self.shared = storage, name, "", shared
         self.space, self._drawn_from = OptunaSpace(space), space
         self._sampler, self._pruner, self._seed = sampler, pruner, seed
+        self._common: Any = None
         self._maximizes = directions[0] == "maximize"
         wanted = json.loads(json.dumps(request))
         made = [StudyDirection.MAXIMIZE if d == "maximize" else StudyDirection.MINIMIZE for d in directions]
@@ -346,6 +347,10 @@ class Study:
         blank.params, blank.distributions = {}, {}
         with quiet():
             sampler = make(seed)
+            # What all trials have in common is found out once, not by every sampler anew: most of an ask's time.
+            self._common = getattr(sampler, "_search_space", None) if self._common is None else self._common
+            if self._common is not None:
+                sampler._search_space = self._common  # type: ignore[attr-defined]
             study = optuna.load_study(study_name=self.name, storage=self.storage, sampler=sampler)
             together = sampler.infer_relative_search_space(study, blank)
             params = sampler.sample_relative(study, blank, together)
