@@ -66,7 +66,8 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(whole, tmp_path, disk, diff
 def test_a_signal_saves_and_says_how_to_go_on(whole, tmp_path, capsys, monkeypatch, differences):
     words = ["run-benchmark", "--algos", "ppo_mlp", "pqn_mlp", "--envs", "gymnax.cartpole", "--num-samples-per-run"]
     words += ["2", "--run-length-modifier", "512", "--num-seeds", "1", "--num-evaluations", "2", "--num-eval-episodes"]
-    words += ["1", "--set", "total_num_envs=4", "rollout_length=16", "epochs=1", "--resume", "True", "--output-root"]
+    words += ["1", "--set", "total_num_envs=4", "rollout_length=16", "epochs=1", "--no-plot", "--resume", "True"]
+    words += ["--output-root"]
     words += [str(tmp_path / "bench")]
     calls = []
 
