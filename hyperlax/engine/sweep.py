@@ -135,19 +135,8 @@ class Sweep:
         return self._compiled(planned, local_mesh(1))
 
     def _compiled(self, planned: PlannedProgram, mesh: Mesh | None = None) -> Program:
-        program = Program(
-            planned.real_tasks[0].hyperparams,
-            self.env,
-            planned.shape,
-            num_lanes=planned.num_lanes,
-            group=planned.group,
-            total_timesteps=self.length.total_timesteps,
-            num_eval_episodes=self.length.num_eval_episodes,
-            run_seed=self.run_seed,
-            mesh=mesh or self.mesh,
-        )
-        program.compile()
-        return program
+        example = planned.real_tasks[0].hyperparams
+        return compiled(planned, example, self.env, self.length, self.run_seed, mesh or self.mesh)
 
     def _run_program(self, number: int, planned: PlannedProgram, compiled: Future[Program]) -> None:
         waiting = time.perf_counter()
@@ -215,6 +204,25 @@ class Sweep:
         else:
             program = self.programs.get(number) or self._compiled(planned)
         return final_returns(program, [replace(task, seed=first + i) for i in range(num_seeds)], self.length)
+
+
+def compiled(
+    planned: PlannedProgram, example: Any, env: Environment, length: RunLength, run_seed: int, mesh: Mesh
+) -> Program:
+    """Returns a planned program, compiled; ``example`` is of any task that will be admitted."""
+    program = Program(
+        example,
+        env,
+        planned.shape,
+        num_lanes=planned.num_lanes,
+        group=planned.group,
+        total_timesteps=length.total_timesteps,
+        num_eval_episodes=length.num_eval_episodes,
+        run_seed=run_seed,
+        mesh=mesh,
+    )
+    program.compile()
+    return program
 
 
 def final_returns(

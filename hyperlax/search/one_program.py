@@ -18,7 +18,7 @@ from hyperlax.engine.plan import Plan
 from hyperlax.engine.planner import Planner
 from hyperlax.engine.program import Program, Task
 from hyperlax.engine.scheduler import Queue, Scheduler
-from hyperlax.engine.sweep import happened
+from hyperlax.engine.sweep import compiled, happened
 from hyperlax.environments import Environment
 from hyperlax.errors import RunFailed, UserError
 from hyperlax.recipes import RunLength
@@ -76,20 +76,7 @@ class OneProgram:
         return self._compiled()
 
     def _compiled(self) -> Program:
-        planned = self.plan.programs[0]
-        program = Program(
-            self.example,
-            self.env,
-            planned.shape,
-            num_lanes=planned.num_lanes,
-            group=planned.group,
-            total_timesteps=self.length.total_timesteps,
-            num_eval_episodes=self.length.num_eval_episodes,
-            run_seed=self.run_seed,
-            mesh=self.mesh,
-        )
-        program.compile()
-        return program
+        return compiled(self.plan.programs[0], self.example, self.env, self.length, self.run_seed, self.mesh)
 
     def clock(self) -> float:
         """Returns seconds that the run has taken, those of earlier processes included."""
