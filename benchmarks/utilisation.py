@@ -9,10 +9,14 @@ many times that of another. Written to ``benchmark_results/search/utilisation.md
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,6 +43,26 @@ def shares(rounds: pd.DataFrame) -> pd.DataFrame:
     return sums[["lanes", "cores", "host"]].div(sums["seconds"], axis=0).assign(seconds=sums["seconds"])
 
 
+class Stopwatch:
+    """Counts the seconds that are spent in some methods of a class."""
+
+    def __init__(self, owner: type, *names: str) -> None:
+        self.seconds = 0.0
+        for name in names:
+            setattr(owner, name, self._timed(getattr(owner, name)))
+
+    def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self.seconds += time.perf_counter() - start
+
+        return timed
+
+
 def main() -> None:
     """Searches, tabulates and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -51,7 +75,9 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import hyperlax
+    from hyperlax.search.study import Study
 
+    study = Stopwatch(Study, "create", "suggest", "report", "finish")
     with tempfile.TemporaryDirectory() as folder:
         run = hyperlax.optimize(
             search_hyperlax.recipe(), args.env, num_trials=args.trials, pruner=args.pruner, seed=args.seed,
@@ -68,7 +94,9 @@ def main() -> None:
         report.heading("How busy lanes and cores are", versions=report.our_versions()),
         f"{args.trials} trials of {args.env}, {args.steps:,} steps, TPE with {args.pruner}: "
         f"{json.dumps(run.info['trials'])}; {program['lanes']} lanes, {len(run.rounds)} rounds, "
-        f"{program['ticks']} ticks. By tenths of the time from the first lane on; in the last, trials run out.\n",
+        f"{program['ticks']} ticks. The study was asked, and told, for {study.seconds:.2f} s, "
+        f"{study.seconds / table['seconds'].iloc[-1]:.1%} of the time. By tenths of the time from the first lane on; "
+        "in the last, trials run out.\n",
         "Lanes: that had a trial. Cores: CPU seconds of ticks and evaluations over all cores. Host: from one tick to "
         "the next, in which trials are asked for and told, and results written.\n",
         report.table(["tenth", "seconds", "lanes busy", "cores busy", "host"], rows),

@@ -72,6 +72,16 @@ def write_all(file: int, content: bytes) -> None:
         data = data[os.write(file, data) :]
 
 
+def append(path: Path, content: bytes) -> None:
+    """Appends lines to a file that there is."""
+    with naming(path):
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            write_all(file, content)
+        finally:
+            os.close(file)
+
+
 class AppendTable:
     """A CSV file to which complete lines are appended, one system call a batch of rows.
 

@@ -5,7 +5,7 @@ file                   content
 =====================  ===========================================================================
 ``run.json``           what ran, with which versions, and ``state``: running, finished,
                        interrupted or failed (still "running" after a SIGKILL)
-``samples.csv``        the samples, as ``--samples-file`` reads them
+``samples.csv``        the samples, as ``--samples-file`` reads them; later ones are appended
 ``evaluations.csv``    one row an evaluation, appended
 ``metrics.csv``        training metrics, appended; its columns are those of the first row
 ``lanes.csv``          one row when a (sample, seed) ends, appended
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hyperlax.results.storage import AppendTable, read_table, read_text, write_atomic
+from hyperlax.results.storage import AppendTable, append, read_table, read_text, write_atomic
 from hyperlax.results.summary import STATUSES, summarise, to_published
 from hyperlax.spaces.files import Sample, to_csv
 
@@ -133,10 +133,17 @@ class RunWriter:
 
     def add_samples(self, samples: Sequence[Sample]) -> None:
         """Adds samples drawn while the run goes on; one with a known id replaces it."""
-        self._samples |= {sample.sample_id: sample for sample in samples}
-        everything = [self._samples[key] for key in sorted(self._samples)]
-        if everything:  # a search may start without any
-            write_atomic(self.directory / "samples.csv", to_csv(everything).encode())
+        path, new = self.directory / "samples.csv", sorted(samples, key=lambda sample: sample.sample_id)
+        last = next(reversed(self._samples.values()), None)
+        self._samples |= {sample.sample_id: sample for sample in new}
+        follow = last is not None and all(
+            sample.sample_id > last.sample_id and sample.values.keys() == last.values.keys() for sample in new
+        )
+        if follow and new:  # a search asks for thousands, one by one
+            append(path, to_csv(new, header=False).encode())
+        elif new:  # a search may start without any
+            self._samples = dict(sorted(self._samples.items()))
+            write_atomic(path, to_csv([*self._samples.values()]).encode())
 
     def evaluations(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Appends evaluations, keys as in `EVALUATION_COLUMNS`."""
@@ -237,14 +244,14 @@ class RunWriter:
         if start < self._summary_due:
             return
         self._write_summary()
-        # Never more than a twentieth of the run, however many samples there are.
+        # Never more than a fiftieth of the run, however many samples there are.
         end = self._clock()
-        self._summary_due = end + max(_SUMMARY_SECONDS, 20 * (end - start))
+        self._summary_due = end + max(_SUMMARY_SECONDS, 50 * (end - start))
 
     def _write_summary(self) -> None:
         evaluations = pd.DataFrame(self._evaluation_rows, columns=list(EVALUATION_COLUMNS))
         lanes = pd.DataFrame(self._lane_rows, columns=list(LANE_COLUMNS))
-        samples = samples_frame([self._samples[key] for key in sorted(self._samples)])
+        samples = samples_frame([*self._samples.values()])
         budget = budget_of(self._info, evaluations)
         table = summarise(evaluations, samples, lanes, budget, len(self._seeds))
         write_atomic(self.directory / "summary.csv", to_published(table))

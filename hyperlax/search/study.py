@@ -36,7 +36,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.errors import UserError, unknown
 from hyperlax.results.lock import is_locked
-from hyperlax.results.storage import naming, write_all
+from hyperlax.results.storage import append
 from hyperlax.search.space import OptunaSpace
 from hyperlax.spaces.samplers import MAX_SAMPLES, draw
 
@@ -143,12 +143,7 @@ class _Journal(JournalFileBackend):
         lines = "".join(json.dumps(event, separators=(",", ":")) + "\n" for event in logs).encode()
         self._own_lock.acquire()
         try:
-            file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
-            try:
-                with naming(self._path):
-                    write_all(file, lines)
-            finally:
-                os.close(file)
+            append(self._path, lines)
         finally:
             self._own_lock.release()
 

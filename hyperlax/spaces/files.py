@@ -247,8 +247,8 @@ def _parse(where: str, declaration: Declaration, cell: Any) -> Any:
         raise UserError(f"{where}: got {shorten(cell)}; accepted: {declaration.accepted}") from error
 
 
-def to_csv(samples: Sequence[Sample]) -> str:
-    """Returns samples as CSV; see :func:`write_samples`."""
+def to_csv(samples: Sequence[Sample], header: bool = True) -> str:
+    """Returns samples as CSV, with a header or as lines that follow others; see :func:`write_samples`."""
     if not samples:
         raise ValueError("no samples to write")
     names = list(samples[0].values)
@@ -258,7 +258,8 @@ def to_csv(samples: Sequence[Sample]) -> str:
         raise ValueError("two samples share a sample_id")
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([SAMPLE_ID, *names])
+    if header:
+        writer.writerow([SAMPLE_ID, *names])
     for sample in samples:
         writer.writerow([sample.sample_id, *(_cell(sample.values[name]) for name in names)])
     return buffer.getvalue()

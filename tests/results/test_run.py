@@ -21,7 +21,7 @@ from hyperlax.results import (
     load_run,
     read_summary,
 )
-from hyperlax.spaces.files import Sample
+from hyperlax.spaces.files import Sample, to_csv
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = [
@@ -138,7 +138,7 @@ WRITER = """
 import sys
 sys.path.insert(0, {root!r})
 from hyperlax.results import RunWriter
-from hyperlax.spaces.files import Sample
+from hyperlax.spaces.files import Sample, to_csv
 ticks = iter(range(10**9))
 writer = RunWriter({path!r}, {{"budget_steps": 1000}}, [Sample(i, {{"lr": i / 7}}) for i in range(40)], [0],
                    clock=lambda: 10.0 * next(ticks))
@@ -234,11 +234,22 @@ def test_summary_is_brought_up_to_date_while_running(tmp_path):
     writer.close("finished")
 
 
-def test_samples_drawn_while_the_run_goes_on(tmp_path):
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 1, 0)])
+def test_samples_drawn_while_the_run_goes_on(tmp_path, order):
     with RunWriter(tmp_path, {}, [], [0]) as writer:
+        for number in order:
+            writer.add_samples(SAMPLES[number : number + 1])
+    assert (tmp_path / "samples.csv").read_text() == to_csv(SAMPLES)
+
+
+def test_a_torn_sample_is_written_again(tmp_path):
+    with RunWriter(tmp_path, {}, SAMPLES, [0]):
+        content = (tmp_path / "samples.csv").read_bytes()
+        (tmp_path / "samples.csv").write_bytes(content[:-3])
+        assert load_run(tmp_path).samples["sample_id"].tolist() == [0]
+    with RunWriter(tmp_path, {}, SAMPLES[:1], [0]) as writer:
         writer.add_samples(SAMPLES[1:])
-        writer.add_samples(SAMPLES[:1])
-    assert load_run(tmp_path).samples["sample_id"].tolist() == [0, 1]
+    assert (tmp_path / "samples.csv").read_bytes() == content
 
 
 def test_metric_columns_are_those_of_the_first_row(tmp_path):
