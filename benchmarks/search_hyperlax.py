@@ -95,6 +95,7 @@ def result(root: Path, seconds: float) -> dict[str, Any]:
     trials.sort(key=lambda trial: trial["end"])
     program = run.info["programs"][0]
     about = {name: program[name] for name in ("lanes", "lanes_busy", "cores_busy", "compile_seconds")}
+    about["lane_seconds"] = float(run.rounds["wall_seconds_end"].iloc[-1] - run.rounds["wall_seconds_start"].iloc[0])
     return search_peer.summary(trials, seconds) | about | {"trials": trials}
 
 
@@ -111,17 +112,19 @@ def retrain(args: argparse.Namespace, values: dict[str, Any], root: str) -> list
 
 
 def main() -> None:
-    """Searches, trains the best anew and writes what came of it."""
+    """Searches, or trains the best of a search anew, and writes what came of it."""
     args = search_peer.parse()
     if args.cpu is not None:
         os.sched_setaffinity(0, {args.cpu})  # before JAX counts the cores
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/cache"  # empty: compiling counts
-        found = search(args, f"{folder}/search")
-        best = found["best_params"]
-        found["retrained"] = retrain(args, best, f"{folder}/retrain") if args.retrain and best else []
-    found |= dict(versions=report.our_versions(), command=report.command())
+        if args.retrain:
+            found = json.loads(args.output.read_text(encoding="utf-8"))
+            found["retrained"] = retrain(args, found["best_params"], f"{folder}/retrain")
+        else:
+            found = search(args, f"{folder}/search")
+            found |= dict(retrained=[], versions=report.our_versions(), command=report.command())
     args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps({k: v for k, v in found.items() if k not in ("trials", "versions")}))
 

@@ -3,8 +3,8 @@
     python benchmarks/search_pays.py --rejax-python .venv-rejax/bin/python --sb3-python .venv-sb3/bin/python
 
 `make bench-search`. PPO on three environments, one space for all (`search_peer.py`), each search a process of its own
-that gets one core for the same time, compilation included and nothing cached; as many side by side as there are cores,
-methods in turns. What a search found best is trained again, by its own library, on fresh seeds. Every search is kept as
+that has the machine to itself for the same time, compilation included and nothing cached, methods in turns. Afterwards
+what a search found best is trained again, by its own library, on fresh seeds, side by side. Every search is kept as
 JSON, and is not repeated where its file exists.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -47,30 +48,40 @@ def searches(args: argparse.Namespace) -> Iterator[tuple[str, str, int, Path]]:
                 yield env, method, repeat, args.raw / f"{name}.json"
 
 
-def run(env: str, method: str, repeat: int, file: Path, cores: Queue[int], args: argparse.Namespace) -> None:
-    """Makes one search on a core that is free, unless its file exists."""
-    if file.exists():
+def search(env: str, method: str, repeat: int, file: Path, args: argparse.Namespace) -> None:
+    """Makes one search, unless its file exists."""
+    if not file.exists():
+        sampler, pruner = METHODS[method][1:]
+        seconds = ["--seconds", str(args.seconds), "--sampler", sampler, "--pruner", pruner]
+        call(env, method, repeat, file, args, seconds)
+
+
+def retrain(env: str, method: str, repeat: int, file: Path, cores: Queue[int], args: argparse.Namespace) -> None:
+    """Trains what a search found best again, on a core that is free, unless that was done, or it found nothing."""
+    found = json.loads(file.read_text())
+    if found["retrained"] or not found["best_params"]:
         return
+    each = {"hyperlax": args.retrain, "rejax": args.retrain_rejax, "sb3": args.retrain_sb3}[METHODS[method][0]]
     core = cores.get()
     try:
-        search(env, method, repeat, file, core, args)
+        call(env, method, repeat, file, args, ["--retrain", str(each), "--cpu", str(core)])
     finally:
         cores.put(core)
 
 
-def search(env: str, method: str, repeat: int, file: Path, core: int, args: argparse.Namespace) -> None:
-    """Makes one search."""
-    library, sampler, pruner = METHODS[method]
+def call(env: str, method: str, repeat: int, file: Path, args: argparse.Namespace, options: Sequence[str]) -> None:
+    """Calls the script of a library, which replaces a file."""
+    library = METHODS[method][0]
     python = {"hyperlax": sys.executable, "rejax": args.rejax_python, "sb3": args.sb3_python}[library]
     script = "search_hyperlax.py" if library == "hyperlax" else "search_peer.py"
     peer = [] if library == "hyperlax" else ["--peer", library]
-    retrain = str({"hyperlax": args.retrain, "rejax": args.retrain_rejax, "sb3": args.retrain_sb3}[library])
-    words = [python, str(HERE / script), *peer, "--env", env, "--seconds", str(args.seconds), "--steps"]
-    words += [str(STEPS[env]), "--cpu", str(core), "--seed", str(args.first_seed + repeat)]
-    words += ["--sampler", sampler, "--pruner", pruner]
+    words = [python, str(HERE / script), *peer, "--env", env, "--steps", str(STEPS[env])]
+    words += ["--seed", str(args.first_seed + repeat), *options]
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(".part")
-    done = subprocess.run([*words, "--retrain", retrain, "--output", str(temporary)], capture_output=True, text=True)
+    if file.exists():
+        shutil.copy(file, temporary)
+    done = subprocess.run([*words, "--output", str(temporary)], capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(words)}: {done.stderr[-2000:]}")
     temporary.rename(file)
@@ -101,6 +112,11 @@ def hourly(runs: Sequence[dict[str, Any]]) -> Hourly:
     return Hourly(ended, statistics.median(share))
 
 
+def ratio(ours: float, theirs: Sequence[float]) -> float | None:
+    """Returns how many times faster we are than the fastest of others; None if none of them got anywhere."""
+    return ours / max(theirs) if max(theirs) > 0 else None
+
+
 def rows(found: dict[tuple[str, str], list[dict[str, Any]]]) -> list[list[Any]]:
     """Returns a row an environment and method."""
     table = []
@@ -110,14 +126,15 @@ def rows(found: dict[tuple[str, str], list[dict[str, Any]]]) -> list[list[Any]]:
         scores = [statistics.fmean(r["retrained"]) for r in runs if r["retrained"]]
         error = statistics.stdev(scores) / len(scores) ** 0.5 if len(scores) > 1 else float("nan")
         ours = method not in PEERS and bool(peers)
-        of_all = ended / max(peer.ended for peer in peers) if ours else None
-        of_complete = complete / max(peer.complete for peer in peers) if ours else None
+        of_all = ratio(ended, [peer.ended for peer in peers]) if ours else None
+        of_complete = ratio(complete, [peer.complete for peer in peers]) if ours else None
+        begun = [3600 * (r["complete"] + r["pruned"]) / r["lane_seconds"] for r in runs if "lane_seconds" in r]
         busy = [r["cores_busy"] for r in runs if "cores_busy" in r]
         table.append([
             env, method, len(runs), f"{statistics.median(r['complete'] for r in runs):.0f}",
             f"{statistics.median(r['pruned'] for r in runs):.0f}", f"{ended:,.0f}", report.number(of_all, 0),
-            report.number(of_complete, 0), f"{statistics.fmean(scores):.1f} ± {error:.1f}" if scores else None,
-            len(scores),
+            report.number(of_complete, 0), f"{statistics.median(begun):,.0f}" if begun else None,
+            f"{statistics.fmean(scores):.1f} ± {error:.1f}" if scores else None, len(scores),
             f"{statistics.median(busy):.0%}" if busy else None,
         ])  # fmt: skip
     return table
@@ -181,17 +198,20 @@ def main() -> None:
     cores: Queue[int] = Queue()
     for core in sorted(os.sched_getaffinity(0)):
         cores.put(core)
+    for each in searches(args):
+        search(*each, args)
     with ThreadPoolExecutor(cores.qsize()) as pool:
-        list(pool.map(lambda each: run(*each, cores, args), searches(args)))
+        list(pool.map(lambda each: retrain(*each, cores, args), searches(args)))
     found = load(args)
     ours = next(runs[0]["versions"] for (_, method), runs in found.items() if method not in PEERS)
     theirs = {m.split(",")[0]: runs[0]["versions"] for (_, m), runs in found.items() if m in PEERS}
     columns = ["environment", "method", "repeats", "trained to the end", "pruned", "ended an hour",
-               "times the faster peer", "the same of those trained to the end", "best, on fresh seeds", "of so many",
+               "times the faster peer", "the same of those trained to the end",
+               "ended an hour, once compiled", "best, on fresh seeds", "of so many",
                "cores busy"]  # fmt: skip
     text = [
         report.heading("What a search finds", versions=ours, **{f"versions of {k}": v for k, v in theirs.items()}),
-        f"{args.seconds:.0f} s of wall time on one core each, {args.repeats} repetitions; medians, and of the best its "
+        f"{args.seconds:.0f} s of wall time, {args.repeats} repetitions; medians, and of the best its "
         "mean return on fresh seeds, over the repetitions ± standard error. Cores busy: CPU seconds of ticks and "
         "evaluations over cores and wall seconds, from the first lane on.\n",
         report.table(columns, rows(found)),

@@ -297,7 +297,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sampler", choices=("tpe", "random"), default="tpe")
     parser.add_argument("--pruner", choices=("asha", "none"), default="asha", help="rejax has no use for one")
-    parser.add_argument("--retrain", type=int, default=0, help="train the best so many times more, with other seeds")
+    parser.add_argument("--retrain", type=int, default=0, help="train the best of --output so often anew: no search")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--cpu", type=int, help="the only core to run on")
     parser.add_argument("--output", type=Path, default=Path("search_peer.json"))
@@ -305,22 +305,24 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Searches, trains the best anew and writes what came of it."""
+    """Searches, or trains the best of a search anew, and writes what came of it."""
     arguments = parse()
     if arguments.print_space:
         return print(json.dumps(dict(space=SPACE, fixed=FIXED, tied=TIED), indent=2))
     if arguments.cpu is not None:
         os.sched_setaffinity(0, {arguments.cpu})  # before a library counts the cores
     train = rejax_trainer() if arguments.peer == "rejax" else sb3_trainer(arguments.threads)
-    study = new_study(arguments.sampler, arguments.pruner, arguments.seed)
     env, seed = ENVIRONMENTS[arguments.env], 10_000 * arguments.seed
-    trials = search(study, train, env, arguments.steps, arguments.seconds, seed)
-    result = summary(trials, arguments.seconds)
-    result["retrained"] = [
-        train(env, arguments.steps, {**result["best_params"], **FIXED}, seed + 9_000 + i, lambda number, value: None)
-        for i in range(arguments.retrain if result["best_params"] else 0)
-    ]
-    result |= dict(versions=versions(), command=command(), trials=trials)
+    if arguments.retrain:
+        result = json.loads(arguments.output.read_text(encoding="utf-8"))
+        best = {**result["best_params"], **FIXED}
+        seeds = range(seed + 9_000, seed + 9_000 + arguments.retrain)
+        result["retrained"] = [train(env, arguments.steps, best, s, lambda number, value: None) for s in seeds]
+    else:
+        study = new_study(arguments.sampler, arguments.pruner, arguments.seed)
+        trials = search(study, train, env, arguments.steps, arguments.seconds, seed)
+        result = summary(trials, arguments.seconds)
+        result |= dict(retrained=[], versions=versions(), command=command(), trials=trials)
     arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps({k: v for k, v in result.items() if k not in ("trials", "versions")}))
 
