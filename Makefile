@@ -63,6 +63,7 @@ bench-quantum: $(DEV) $(CIRCUITS) ## measure circuit simulation against PennyLan
 
 bench-search: $(DEV) $(PEER) $(SB3) ## measure what searches and populations find, and how busy lanes are
 	$(BIN)/python benchmarks/utilisation.py
+	$(BIN)/python benchmarks/storages.py
 	$(BIN)/python benchmarks/population.py
 	$(BIN)/python benchmarks/search_pays.py $(BENCH_SEARCH)
 

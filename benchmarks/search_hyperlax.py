@@ -24,7 +24,7 @@ from typing import Any  # noqa: E402
 import report  # noqa: E402
 import search_peer  # noqa: E402
 
-BEYOND = 100_000  # trials: more than there is time for
+TRIALS = 256  # about as many as there is time for, for which the program is planned
 
 
 def recipe() -> Any:
@@ -62,7 +62,7 @@ def search(args: argparse.Namespace, root: str) -> dict[str, Any]:
     threading.Timer(left, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
         hyperlax.optimize(
-            recipe(), f"gymnax.{args.env}", num_trials=BEYOND, sampler=args.sampler, pruner=args.pruner,
+            recipe(), f"gymnax.{args.env}", num_trials=TRIALS, sampler=args.sampler, pruner=args.pruner,
             seed=args.seed, run_length=args.steps, num_seeds=1,
             num_evaluations=search_peer.EVALUATIONS, num_eval_episodes=search_peer.EPISODES, winner_seeds=0,
             output_root=root, save_policies=False, progress=False, plot=False,
@@ -99,8 +99,8 @@ def result(root: Path, seconds: float) -> dict[str, Any]:
     return search_peer.summary(trials, seconds) | about | {"trials": trials}
 
 
-def retrain(args: argparse.Namespace, values: dict[str, Any], root: str) -> list[float]:
-    """Trains the best on fresh seeds."""
+def retrain(args: argparse.Namespace, values: dict[str, Any], root: str) -> list[float | None]:
+    """Trains the best on fresh seeds; None where one diverges."""
     import hyperlax
 
     run = hyperlax.sweep(
@@ -108,7 +108,9 @@ def retrain(args: argparse.Namespace, values: dict[str, Any], root: str) -> list
         run_length=args.steps, num_seeds=args.retrain, num_evaluations=1, num_eval_episodes=search_peer.EPISODES,
         winner_seeds=0, output_root=root, save_policies=False, progress=False, plot=False,
     )  # fmt: skip
-    return [float(value) for value in run.evaluations["mean_return"]]
+    returns = run.evaluations.set_index("seed")["mean_return"]
+    ended = run.lanes.set_index("seed")["status"]
+    return [float(returns[seed]) if ended[seed] == "COMPLETED" else None for seed in range(args.retrain)]
 
 
 def main() -> None:

@@ -123,7 +123,9 @@ def rows(found: dict[tuple[str, str], list[dict[str, Any]]]) -> list[list[Any]]:
     for (env, method), runs in found.items():
         ended, complete = hourly(runs)
         peers = [hourly(found[env, peer]) for peer in PEERS if (env, peer) in found]
-        scores = [statistics.fmean(r["retrained"]) for r in runs if r["retrained"]]
+        again = [value for r in runs for value in r["retrained"]]
+        means = ([value for value in r["retrained"] if value is not None] for r in runs)
+        scores = [statistics.fmean(values) for values in means if values]
         error = statistics.stdev(scores) / len(scores) ** 0.5 if len(scores) > 1 else float("nan")
         ours = method not in PEERS and bool(peers)
         of_all = ratio(ended, [peer.ended for peer in peers]) if ours else None
@@ -132,9 +134,10 @@ def rows(found: dict[tuple[str, str], list[dict[str, Any]]]) -> list[list[Any]]:
         busy = [r["cores_busy"] for r in runs if "cores_busy" in r]
         table.append([
             env, method, len(runs), f"{statistics.median(r['complete'] for r in runs):.0f}",
-            f"{statistics.median(r['pruned'] for r in runs):.0f}", f"{ended:,.0f}", report.number(of_all, 0),
-            report.number(of_complete, 0), f"{statistics.median(begun):,.0f}" if begun else None,
-            f"{statistics.fmean(scores):.1f} ± {error:.1f}" if scores else None, len(scores),
+            f"{statistics.median(r['pruned'] for r in runs):.0f}", report.number(of_complete, 1), f"{ended:,.0f}",
+            report.number(of_all, 1), f"{statistics.median(begun):,.0f}" if begun else None,
+            f"{statistics.fmean(scores):.1f} ± {error:.1f}" if scores else None,
+            f"{len(again) - again.count(None)} of {len(again)}",
             f"{statistics.median(busy):.0%}" if busy else None,
         ])  # fmt: skip
     return table
@@ -205,14 +208,14 @@ def main() -> None:
     found = load(args)
     ours = next(runs[0]["versions"] for (_, method), runs in found.items() if method not in PEERS)
     theirs = {m.split(",")[0]: runs[0]["versions"] for (_, m), runs in found.items() if m in PEERS}
-    columns = ["environment", "method", "repeats", "trained to the end", "pruned", "ended an hour",
-               "times the faster peer", "the same of those trained to the end",
-               "ended an hour, once compiled", "best, on fresh seeds", "of so many",
-               "cores busy"]  # fmt: skip
+    columns = ["environment", "method", "searches", "trained to the end", "pruned", "trained: times the faster peer",
+               "ended an hour", "ended: times the faster peer", "ended an hour, once compiled", "best, on fresh seeds",
+               "seeds that did not diverge", "cores busy"]  # fmt: skip
     text = [
         report.heading("What a search finds", versions=ours, **{f"versions of {k}": v for k, v in theirs.items()}),
         f"{args.seconds:.0f} s of wall time, {args.repeats} repetitions; medians, and of the best its "
-        "mean return on fresh seeds, over the repetitions ± standard error. Cores busy: CPU seconds of ticks and "
+        "mean return on fresh seeds, over the repetitions ± standard error. Ended: trained to the end, or pruned. "
+        "Cores busy: CPU seconds of ticks and "
         "evaluations over cores and wall seconds, from the first lane on.\n",
         report.table(columns, rows(found)),
         "![Best so far over wall time](search.png)\n",

@@ -40,6 +40,11 @@ class Entry:
     path: Path
 
     @property
+    def is_drawn(self) -> bool:
+        """Whether its configurations are independent draws, not what a search or a population has come to."""
+        return self.run is None or not {"study", "population_size"} & set(self.run.info)
+
+    @property
     def returns(self) -> np.ndarray:
         """Final returns; of configurations without any, the least of those that have one: they count as the worst."""
         values = self.summary["final_return"].to_numpy(float)

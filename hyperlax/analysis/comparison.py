@@ -7,6 +7,7 @@ Ito's colours and by line styles and markers, so that print and colour-blind rea
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,18 @@ from hyperlax.errors import UserError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+log = logging.getLogger(__name__)
+
 _RESAMPLES = 1000
 _HEIGHT = 3.4  # of a panel, in inches
 _MOST_CORRELATIONS = 12  # in a panel
+
+OVERALL = {
+    "iqm": statistics.interquartile_mean,
+    "mean": statistics.mean,
+    "median": statistics.median,
+    "optimality_gap": statistics.optimality_gap,
+}
 
 Draw = Callable[["Axes", list[Entry], dict[str, dict[str, Any]]], list[dict[str, Any]]]
 
@@ -34,7 +44,7 @@ def plot_comparison(entries: Sequence[Entry], folder: Path, formats: Sequence[st
     """Draws everything that can be said of some families; returns the first file of each picture by its title.
 
     Performance profiles are drawn where there are families to compare: of one, they say what its distribution says.
-    What a budget buys is left out of one search, whose trials are no independent draws.
+    What a budget buys is left out of searches, whose trials are no independent draws.
 
     Raises:
         UserError: the folder cannot be written.
@@ -48,15 +58,14 @@ def plot_comparison(entries: Sequence[Entry], folder: Path, formats: Sequence[st
     }
     if len(entries) == 1:
         del pictures["performance_profiles"]
-        run = entries[0].run
-        if run is not None and ("study" in run.info or "population_size" in run.info):  # no independent draws
-            del pictures["expected_best"]
     drawn = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, (title, draw, needs_runs) in pictures.items():
             height = _HEIGHT if draw is not draw_importances else _height_of_importances(entries)
             some = [entry for entry in entries if entry.run is not None or not needs_runs]
+            if draw is draw_expected_best:
+                some = [entry for entry in some if entry.is_drawn]
             if draw is draw_importances:
                 some = [entry for entry in some if _numbers_that_vary(entry)]
             if some:
@@ -64,6 +73,9 @@ def plot_comparison(entries: Sequence[Entry], folder: Path, formats: Sequence[st
         write_numbers(aggregates(entries), folder / "aggregates")
         if len(entries) > 1:
             write_numbers(improvements(entries), folder / "improvement")
+        across = overall(entries)
+        if len(across):
+            write_numbers(across, folder / "overall")
     except OSError as error:
         raise UserError(f"'{folder}': cannot write there: {error.strerror}") from None
     return drawn
@@ -99,6 +111,44 @@ def improvements(entries: Sequence[Entry]) -> pd.DataFrame:
             values = [environment, one.family, other.family, *map(float, estimate)]
             rows.append(dict(zip(columns, values, strict=True)))
     return pd.DataFrame(rows, columns=columns)
+
+
+def overall(entries: Sequence[Entry]) -> pd.DataFrame:
+    """Returns a row a family over the environments that all of them have in common, if there are several.
+
+    Returns are scaled in each environment such that the worst of any family is 0 and the best 1; intervals are those of
+    a bootstrap stratified by environment. A family is left out that is in one environment only, or whose numbers of
+    configurations differ.
+    """
+    panels = environments(entries)
+    own: dict[str, dict[str, np.ndarray]] = {}
+    for environment, some in panels.items():
+        low = min(entry.returns.min() for entry in some)
+        span = max(entry.returns.max() for entry in some) - low
+        for entry in some:
+            scaled = (entry.returns - low) / span if span else np.ones_like(entry.returns)
+            own.setdefault(entry.family, {})[environment] = scaled
+    own = {f: scores for f, scores in own.items() if len(scores) > 1 and len({len(s) for s in scores.values()}) == 1}
+    common = sorted(set.intersection(*(set(scores) for scores in own.values()))) if own else []
+    rows = []
+    for family, scores in own.items() if len(common) > 1 else ():
+        values = np.stack([scores[environment] for environment in common], axis=1)
+        row: dict[str, Any] = {"family": family, "environments": ", ".join(common), "configurations": len(values)}
+        for name, statistic in OVERALL.items():
+            estimate = statistics.with_interval(values, statistic, _RESAMPLES)
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, estimate), strict=True))
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values("iqm", ascending=False, ignore_index=True) if rows else pd.DataFrame()
+
+
+def warn_of_few(entries: Sequence[Entry]) -> None:
+    """Logs a warning where configurations are too few for the intervals to be believed."""
+    for entry in entries:
+        if len(entry.summary) < statistics.FEWEST_RUNS:
+            log.warning(
+                "%s on %s: intervals from %d configurations are too narrow; %d or more would tell",
+                entry.family, entry.environment, len(entry.summary), statistics.FEWEST_RUNS,
+            )  # fmt: skip
 
 
 # --- pictures --------------------------------------------------------------------------------------
@@ -163,12 +213,19 @@ def draw_profiles(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, 
 
 
 def draw_curves(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Draws the median over configurations of their mean returns, and the band of their middle half."""
+    """Draws the median over configurations of their mean returns, and the band of their middle half.
+
+    A configuration that was pruned keeps its last return; one that diverged counts as the worst from then on.
+    """
     rows = []
     for entry in entries:
         assert entry.run is not None
         evaluations = entry.run.evaluations.dropna(subset=["mean_return"])
         means = evaluations.groupby(["grid_step", "sample_id"])["mean_return"].mean().unstack()
+        diverged = entry.summary.loc[entry.summary["status"] == "DIVERGED", "sample_id"]
+        means = means.reindex(columns=means.columns.union(diverged))
+        means[diverged] = means[diverged].fillna(means.min().min())
+        means = means.ffill()
         steps, values = means.index.to_numpy(float), means.to_numpy(float)
         low, middle, high = np.nanquantile(values, [0.25, 0.5, 0.75], axis=1)
         _band(axes, steps, middle, low, high, styles[entry.family], entry.family)

@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,15 +71,16 @@ def importances(entry: Entry, resamples: int = RESAMPLES) -> pd.DataFrame:
     return table.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
 
 
-def warn_of_few(entry: Entry) -> None:
-    """Logs a warning where the configurations are too few to tell what is important."""
-    count = len(entry.summary)
-    if count < ENOUGH_SAMPLES:
-        log.warning(
-            "%s on %s: importances of %d configurations %s; %d or more would tell",
-            entry.family, entry.environment, count, "say nothing" if count < FEWEST_SAMPLES else "are rough",
-            ENOUGH_SAMPLES,
-        )  # fmt: skip
+def warn_of_few(entries: Sequence[Entry]) -> None:
+    """Logs a warning where configurations are too few to tell what is important."""
+    for entry in entries:
+        count = len(entry.summary)
+        if count < ENOUGH_SAMPLES:
+            log.warning(
+                "%s on %s: importances of %d configurations %s; %d or more would tell",
+                entry.family, entry.environment, count, "say nothing" if count < FEWEST_SAMPLES else "are rough",
+                ENOUGH_SAMPLES,
+            )  # fmt: skip
 
 
 def _study(configurations: pd.DataFrame, returns: np.ndarray) -> Any:

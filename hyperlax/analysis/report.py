@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from hyperlax.analysis.collection import Entry, entry_of
-from hyperlax.analysis.comparison import aggregates, improvements, plot_comparison
+from hyperlax.analysis.comparison import aggregates, improvements, overall, plot_comparison
 from hyperlax.analysis.figures import FORMATS
 from hyperlax.analysis.page import Section, facts, page, shown, table
 from hyperlax.analysis.run_pictures import NAMES, SHORT, plot_run
@@ -121,6 +121,9 @@ def _subtitle(entries: Sequence[Entry]) -> str:
 def _compared(entries: Sequence[Entry]) -> Iterable[Section]:
     if len(entries) > 1:
         yield "Families", table(aggregates(entries))
+        across = overall(entries)
+        if len(across):
+            yield "Families over all environments, returns scaled from the worst to the best of any", table(across)
         better = improvements(entries)
         if len(better):
             yield "How likely one family's configuration beats another's", table(better)
@@ -157,6 +160,8 @@ def _found(entry: Entry, before: str) -> Iterable[Section]:
     info = entry.run.info if entry.run is not None else {}
     if entry.run is not None and "study" in info:
         yield f"{before}The search", facts(_search(entry.run))
+        if info.get("best_trials"):
+            yield f"{before}The best of the study", table(pd.DataFrame(info["best_trials"]))
     if info.get("winner"):
         yield f"{before}The winner, trained again", facts(_winner(info["winner"]))
 

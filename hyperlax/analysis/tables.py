@@ -53,7 +53,8 @@ def benchmark_table(cells: pd.DataFrame) -> Table:
     for header in ("cell", "best", "fresh seeds", "median", "IQM (95%)"):
         table.add_column(header, justify="left" if header == "cell" else "right")
     for row in cells.to_dict("records"):
-        middle = f"{short(row['iqm'])} ({short(row['iqm_low'])} … {short(row['iqm_high'])})"
+        iqm, low, high = (short(row.get(name, math.nan)) for name in ("iqm", "iqm_low", "iqm_high"))
+        middle = f"{iqm} ({low} … {high})"
         recipe = row["recipe"].removeprefix("benchmarked.")
         cell = f"{recipe} {row['environment']} {row['mode']}, {row['samples']} samples"
         table.add_row(cell, *(short(row[name]) for name in ("best", "fresh_seeds", "median")), middle)

@@ -197,13 +197,13 @@ def run_length(text: str) -> str | int:
     return int(steps)
 
 
-def batch_size(text: str) -> str | int:
+def batch_size(text: str, option: str = "--hparam-batch-size") -> str | int:
     """Returns ``"auto"`` or the number of lanes."""
     if text == "auto":
         return text
     if text.isdecimal() and int(text) > 0:
         return int(text)
-    raise UserError(f"--hparam-batch-size {text}: accepted are auto and a positive whole number")
+    raise UserError(f"{option} {text}: accepted are auto and a positive whole number")
 
 
 def positive(option: str, value: float | None) -> float | None:

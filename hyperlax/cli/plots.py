@@ -40,19 +40,18 @@ def plot_benchmark(
     options.configure_logging(log_level)
     from rich.console import Console
 
+    from hyperlax.analysis import comparison, importance
     from hyperlax.analysis.collection import collect
-    from hyperlax.analysis.comparison import aggregates
-    from hyperlax.analysis.importance import warn_of_few
     from hyperlax.analysis.report import draw_report
     from hyperlax.analysis.tables import families_table
 
     entries = collect(results)
-    for entry in entries:
-        warn_of_few(entry)
+    comparison.warn_of_few(entries)
+    importance.warn_of_few(entries)
     first = results[0]
     folder = output if output is not None else (first if first.is_dir() else first.parent) / "plots"
     pictures, report = draw_report(entries, folder, f"Results of {', '.join(map(str, results))}")
-    Console(highlight=False).print(families_table(aggregates(entries)))
+    Console(highlight=False).print(families_table(comparison.aggregates(entries)))
     for picture in pictures:
         typer.echo(f"picture  {picture}")
     typer.echo(f"report   {report}")

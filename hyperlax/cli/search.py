@@ -115,7 +115,7 @@ def optuna_hp_search(
         num_seeds=num_seeds,
         num_evaluations=num_evaluations,
         num_eval_episodes=num_eval_episodes,
-        batch_size=options.batch_size(batch_size),
+        batch_size=options.batch_size(batch_size, "--optuna-study-batch-size"),
         num_devices=num_devices,
         kernel=kernel,
         memory_limit_gib=options.positive("--memory-limit-gib", memory_limit),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -167,6 +168,12 @@ def _train(recipe: str, env: str, request: dict[str, Any]) -> None:
     report(sweep(recipe, env, **request))
 
 
+def _told_best(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns the best trials of a search's study, unless it is one, and this run's."""
+    best = info.get("best_trials") or []
+    return best if len(best) > 1 or any("directory" in trial for trial in best) else []
+
+
 def report(result: Any) -> None:
     """Prints a plan, or the table of a run with the places of its results."""
     from rich.console import Console
@@ -189,6 +196,10 @@ def report(result: Any) -> None:
             f"winner   sample {winner['sample_id']}: {score} when trained again "
             f"on {winner['fresh_seeds']} fresh seeds (selected at {winner['selected_final_return']:.4g})"
         )
+    for best in _told_best(result.info):
+        values = ", ".join(f"{name} {value:.4g}" for name, value in best.items() if isinstance(value, float))
+        where = f" in {best['directory']}" if best.get("directory") else ""
+        typer.echo(f"best     trial {best['sample_id']}: {values}{where}")
     typer.echo(f"results  {result.path}")
     for table in Path(result.path).glob("sensitivity.csv"):
         typer.echo(f"indices  {table}")

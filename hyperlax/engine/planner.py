@@ -96,18 +96,19 @@ class Planner:
         groups = self._group(tasks, self._shape)
         return one._plan([one._program(group) for group in groups])
 
-    def covering(self, shape: Any, tasks: Sequence[Task], all_at_once: bool = False) -> Plan:
+    def covering(self, shape: Any, tasks: Sequence[Task], all_at_once: bool = False, repeats: float = 1.0) -> Plan:
         """Returns the plan of one program whose lanes take tasks in any order, none of which is known yet.
 
         Args:
             shape: that holds whatever may come.
             tasks: such as are to be expected; they decide between ways to run the program.
             all_at_once: whether there is to be a lane for each of them.
+            repeats: how many tasks each of them stands for.
 
         Raises:
             MemoryShortage: there cannot be.
         """
-        return self._plan([self._program(tasks, shape, all_at_once)])
+        return self._plan([self._program(tasks, shape, all_at_once, repeats)])
 
     def _shape(self, task: Task) -> Any:
         return task.hyperparams.shape(self.env)
@@ -181,7 +182,9 @@ class Planner:
 
     # --- estimates -------------------------------------------------------------------------------
 
-    def _program(self, tasks: Sequence[Task], covered: Any = None, all_at_once: bool = False) -> PlannedProgram:
+    def _program(
+        self, tasks: Sequence[Task], covered: Any = None, all_at_once: bool = False, repeats: float = 1.0
+    ) -> PlannedProgram:
         """Returns the fastest way to run some tasks as one program, or tasks like them as they come, if ``covered``."""
         shapes = sorted({task.hyperparams.shape(self.env) for task in tasks}, key=repr)
         merged = covered if covered is not None else reduce(_merged, shapes)
@@ -208,6 +211,7 @@ class Planner:
                     continue
                 num_lanes, group, memory, limited = lanes
                 order, seconds, arithmetic = self._arrange(costs, shape, speeds, num_lanes, group)
+                seconds *= repeats
                 if best is None or seconds + compiling < best.total_seconds:
                     padding = max(0.0, 1.0 - alone / arithmetic)
                     best = PlannedProgram(order, shape, num_lanes, group, seconds, compiling, padding, memory, limited)

@@ -22,6 +22,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ from hyperlax.recipes import Recipe, RunLength, get_recipe
 from hyperlax.results import resume as resuming
 from hyperlax.results.lock import BusyDirectory, DirectoryLock
 from hyperlax.results.reader import Run, find_run, load_run
-from hyperlax.results.storage import TextTable, read_text, write_atomic
+from hyperlax.results.storage import TextTable, read_table, read_text, write_atomic
 from hyperlax.results.writer import ROUND_COLUMNS, TABLE_KEYS, RunWriter
 from hyperlax.spaces.files import Sample
 from hyperlax.spaces.hyperparameters import flatten
@@ -83,11 +84,13 @@ class Unit:
 
     @property
     def is_done(self) -> bool:
-        """Whether all of it has been trained."""
+        """Whether all of it has been trained; another plan may have had other samples in this place."""
         try:
-            return resuming.read_info(find_run(self.folder)[0]).get("state") == "finished"
+            directory, _ = find_run(self.folder)
+            samples = set(read_table(directory / "samples.csv", ["sample_id"])["sample_id"])
         except UserError:
             return False
+        return resuming.read_info(directory).get("state") == "finished" and samples == set(self.samples)
 
     @property
     def failure(self) -> str | None:
@@ -117,11 +120,13 @@ class Benchmark:
     def planned(cls, root: Path, suite: Suite) -> Benchmark:
         """Returns a benchmark that is not on disk yet."""
         cells, skipped = suite.cells()
-        if not cells:
-            raise UserError(f"nothing can be run: {next(iter(skipped.values()))}")
         units = {}
         for cell in cells:
-            plan = sweep(**_arguments(suite, cell), num_samples=suite.num_samples_per_run, dry_run=True)
+            try:
+                plan = sweep(**_arguments(suite, cell), num_samples=suite.num_samples_per_run, dry_run=True)
+            except UserError as error:
+                skipped[cell] = str(error)
+                continue
             assert isinstance(plan, Plan)
             units[cell] = [
                 Unit(
@@ -133,6 +138,8 @@ class Benchmark:
                 )
                 for number, program in enumerate(plan.programs)
             ]
+        if not units:
+            raise UserError(f"nothing can be run: {next(iter(skipped.values()))}")
         return cls(root, suite, units, skipped)
 
     @classmethod
@@ -447,7 +454,8 @@ def run_benchmark(
         benchmark = Benchmark.planned(root, suite)
         if dry_run:
             return benchmark
-        _begin(benchmark)
+        if not _begin(benchmark):
+            return run_benchmark(suite, root, launcher=launcher, resume=resume, progress=progress)
     log.info("the plan:\n%s", benchmark.describe())
     with resuming.resumable(root):
         benchmark.retry()
@@ -460,6 +468,12 @@ def run_benchmark(
     if failures:
         cell, why = next(iter(failures.items()))
         raise RunFailed(f"{len(failures)} of {len(benchmark.units)} cells failed in part; {cell}: {why}; see {root}")
+    left = benchmark.unfinished()
+    if left and launcher is not None:  # whoever was at them is no more
+        raise RunFailed(
+            f"{len(left)} of {len(benchmark.units)} cells are not finished, among them {left[0]}: a worker has failed; "
+            f"see {root}; the same command with --resume True goes on"
+        )
     return benchmark
 
 
@@ -474,10 +488,19 @@ def _reopen_damaged(directory: Path) -> None:
         pass  # it is being made again
 
 
-def _begin(benchmark: Benchmark) -> None:
-    """Writes a plan for the first time."""
+def _begin(benchmark: Benchmark) -> bool:
+    """Writes a plan for the first time, unless another process has meanwhile; returns whether it did."""
     try:
-        benchmark.save()
+        benchmark.root.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                with DirectoryLock(benchmark.root):
+                    if (benchmark.root / PLAN).exists():
+                        return False
+                    benchmark.save()
+                    return True
+            except BusyDirectory:
+                time.sleep(0.1)  # that takes another process no longer
     except OSError as error:
         raise UserError(
             f"--output-root '{benchmark.root}': cannot begin a benchmark there: {error.strerror}; "

@@ -80,14 +80,15 @@ class Suite:
     def __post_init__(self) -> None:
         for name in ("algos", "envs", "sweep_modes"):
             given = getattr(self, name)
-            if isinstance(given, str) or not isinstance(given, Sequence) or not given:
+            is_list = isinstance(given, Sequence) and not isinstance(given, str)
+            if not is_list or not given or not all(isinstance(entry, str) for entry in given):
                 raise UserError(f"{name} {given!r}: accepted is a list of names, one or more")
             object.__setattr__(self, name, tuple(dict.fromkeys(given)))
         for mode in self.sweep_modes:
             if mode not in MODES:
                 raise unknown("sweep mode", mode, MODES)
-        if self.sampling_method not in SAMPLERS:
-            raise unknown("sampling method", self.sampling_method, SAMPLERS)
+        if str(self.sampling_method) not in SAMPLERS:
+            raise unknown("sampling method", str(self.sampling_method), SAMPLERS)
         for name in ("num_samples_per_run", "num_seeds", "num_evaluations", "num_eval_episodes", "seed"):
             value, least = getattr(self, name), int(name != "seed")
             if value is not None and (

@@ -15,21 +15,6 @@ log = logging.getLogger(__name__)
 _NAME = ".lock"
 
 
-def is_locked(directory: Path) -> bool:
-    """Returns whether a process writes to a run directory now."""
-    try:
-        file = os.open(directory / _NAME, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(file)
-    return False
-
-
 class BusyDirectory(UserError):
     """Another process writes to a directory."""
 
@@ -57,7 +42,7 @@ class DirectoryLock:
             os.close(self._file)
             raise BusyDirectory(f"'{directory}' is being written by {holder}") from None
         except OSError as error:  # a file system without locks
-            log.info("%s cannot be locked: %s", directory, error)
+            log.warning("%s cannot be locked, see to it that no other process writes there: %s", directory, error)
         os.ftruncate(self._file, 0)
         with suppress(OSError):  # a full disk: who holds the lock is told for convenience
             os.write(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())

@@ -94,7 +94,7 @@ class OneProgram:
         seeds: Sequence[int],
         total: int,
         progress: bool,
-        conclude: Callable[[], Mapping[str, Any] | None],
+        conclude: Callable[[], Mapping[str, Any]],
     ) -> None:
         """Runs a queue to its end.
 
@@ -105,7 +105,7 @@ class OneProgram:
             seeds: of every sample.
             total: configurations that there are to be.
             progress: whether it is shown.
-            conclude: returns what ``run.json`` says of the winner, after all others.
+            conclude: trains the winner again, and returns what ``run.json`` says of it.
 
         Raises:
             RunFailed: it cannot go on; what there is is kept.
@@ -126,7 +126,7 @@ class OneProgram:
             )  # fmt: skip
             try:
                 scheduler.run(queue)
-                winner = conclude()
+                found = conclude()
             except (UserError, RunFailed, OSError):
                 raise
             except Exception as error:
@@ -138,7 +138,7 @@ class OneProgram:
             finally:
                 row = happened(self.plan, 0, program, scheduler.utilisation, 0.0)
                 writer.update_info(programs=[row], seconds=round(self.clock(), 2), **queue.counted())
-            writer.update_info(winner=winner)
+            writer.update_info(**found)
         checkpoints.remove()
 
 

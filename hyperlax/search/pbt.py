@@ -196,7 +196,10 @@ class _Training:
         queue = self._queue(directory)
         if resumed:
             queue = self._go_on(directory, queue)
-        conclude = partial(runs.winner, directory, winner_seeds, partial(self._retrained, queue))
+
+        def conclude() -> dict[str, Any]:
+            return {"winner": runs.winner(directory, winner_seeds, partial(self._retrained, queue))}
+
         self.lanes.run(queue, directory, info, [0], len(self.samples), progress, conclude)
 
     def _queue(self, directory: Path) -> Populations:

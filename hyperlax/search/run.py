@@ -88,7 +88,7 @@ class Question:
         with quiet():
             pruner = PRUNERS[self.pruner][0](self.length.grid())
         return Study(
-            open_storage(storage), self.study_name, request, self.space, self.directions, self.sampler, pruner,
+            open_storage(storage, own=not shared), self.study_name, request, self.space, self.directions, self.sampler, pruner,
             self.seed, shared,
         )  # fmt: skip
 
@@ -137,10 +137,12 @@ class Search:
         if resumed:
             saved = self.lanes.checkpoints(directory).load(self.lanes.program.like())
             self._go_on(directory, trials, saved, before.get("state") == "finished")
-        maximize = question.directions[0] == "maximize"
-        conclude = partial(
-            runs.winner, directory, winner_seeds, partial(self._retrained, trials), question.objectives[0], maximize
-        )
+
+        def conclude() -> dict[str, Any]:
+            retrain, maximize = partial(self._retrained, trials), question.directions[0] == "maximize"
+            winner = runs.winner(directory, winner_seeds, retrain, question.objectives[0], maximize)
+            return {"winner": winner, "best_trials": study.best_trials(question.objectives)}
+
         info = {**info, "study": question.study_name, "worker": study.worker}
         seeds = range(length.num_seeds)
         self.lanes.run(trials, directory, info, seeds, question.num_trials, progress, conclude)
@@ -163,8 +165,11 @@ class Search:
         else:
             trained = _trained(directory)
             known = {trial.number for trial in trials.study.own() if trial.state.is_finished()}
-            kept = finished and {number for number, _ in trained} <= known  # else the study is damaged
-            ended = trials.restore(trials.everything(trained) if kept else trials.state())
+            whole = finished and {number for number, _ in trained} <= known  # else the study is damaged
+            if whole or self.lanes.checkpoints(directory).path.exists():  # which is damaged: what has ended is kept
+                ended = trials.restore(trials.everything({key for key in trained if key[0] in known}))
+            else:
+                ended = trials.restore(trials.state())
         length, marks = self.question.length, marks_of(saved, trials)
         taken_up = take_up(directory, marks, length.num_evaluations, self.lanes.save_policies, ended)
         evaluations = read_table(directory / "evaluations.csv", EVALUATION_COLUMNS)

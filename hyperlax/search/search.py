@@ -22,7 +22,7 @@ from hyperlax.search.cover import cover
 from hyperlax.search.one_program import OneProgram
 from hyperlax.search.pruners import OVER_SEEDS, PRUNERS, rungs
 from hyperlax.search.run import Question, Search
-from hyperlax.search.study import check_sampler, journal_is_whole, without_password
+from hyperlax.search.study import check_sampler, journal_is_whole, reachable, without_password
 from hyperlax.spaces.distributions import Distribution
 from hyperlax.spaces.hyperparameters import replace
 from hyperlax.spaces.samplers import draw
@@ -118,7 +118,7 @@ def optimize(
         winner_seeds=winner_seeds, save_policies=save_policies, memory_limit_gib=memory_limit_gib,
     )  # fmt: skip
     earlier = runs.earlier_run(output_root, recipe.group, env.name, request, resume, resume_from)
-    if earlier is not None and not dry_run and _is_done(earlier, num_trials, own=storage is None):
+    if earlier is not None and not dry_run and _is_done(earlier, question, storage):
         log.info("%s has finished, nothing is left to do", earlier.directory)
         return runs.completed(earlier.directory, plot, anew=False)
     memory = runs.memory_limit(memory_limit_gib) if earlier is None else earlier.memory
@@ -133,7 +133,7 @@ def optimize(
     info |= {"request": request, "planned_memory": lanes.planner.memory, "num_trials": num_trials}
     info["command"] = info["command"] and without_password(info["command"])
     with resumable(directory):
-        with DirectoryLock(directory):
+        with DirectoryLock(directory), reachable():
             study = study or question.study(directory / JOURNAL, shared=False)
             search.carry_out(directory, info, study, winner_seeds, progress, earlier is not None)
         return runs.completed(directory, plot, anew=True)
@@ -187,11 +187,13 @@ def _space(recipe: Recipe, overrides: Mapping[str, object]) -> dict[str, Distrib
     return space
 
 
-def _is_done(earlier: Earlier, num_trials: int, own: bool) -> bool:
-    """Returns whether nothing is left to do of a search for so many trials, whose study is its ``own`` or shared."""
-    if not earlier.finished or int(info_of(earlier.directory).get("num_trials", 0)) < num_trials:
+def _is_done(earlier: Earlier, question: Question, storage: str | os.PathLike[str] | None) -> bool:
+    """Returns whether nothing is left to do of a search, which may share its study with others."""
+    if not earlier.finished or int(info_of(earlier.directory).get("num_trials", 0)) < question.num_trials:
         return False
-    return not own or journal_is_whole(earlier.directory / JOURNAL)
+    if storage is None:
+        return journal_is_whole(earlier.directory / JOURNAL)
+    return question.study(storage, shared=True).has_ended(question.num_trials)
 
 
 def _planned(
@@ -213,7 +215,7 @@ def _planned(
     def planned(limit: int) -> tuple[Plan, Planner]:
         evaluations = length.num_evaluations, length.num_eval_episodes
         planner = Planner(env, length.total_timesteps, mesh.size, machine, limit, most_lanes, *evaluations)
-        return planner.covering(covered, likely), planner
+        return planner.covering(covered, likely, repeats=max(1.0, question.num_trials / LIKELY)), planner
 
     plan, planner = runs.planned_within(memory, mesh, planned)
     lanes = OneProgram(env, length, question.defaults, plan, planner, mesh, question.seed, save_policies)

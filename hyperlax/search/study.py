@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
@@ -34,9 +34,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.errors import UserError, unknown
-from hyperlax.results.lock import is_locked
-from hyperlax.results.storage import append
+from hyperlax.errors import RunFailed, UserError, unknown
+from hyperlax.results.lock import DirectoryLock
+from hyperlax.results.resume import read_info
+from hyperlax.results.storage import append, naming
 from hyperlax.search.space import OptunaSpace
 from hyperlax.spaces.samplers import MAX_SAMPLES, draw
 
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 
 STATUS, PRUNED_AT, WORKER = "status", "pruned_at", "worker"  # attributes of a trial
 _REQUEST = "hyperlax"  # attribute of a study
+_BEGINNING = b'{"op_code"'  # of a journal
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -128,10 +130,9 @@ class _Lock:
 
 
 class _Journal(JournalFileBackend):
-    """A journal that does not wait for the disk: what is written survives the process, as our tables do.
+    """A journal that waits for the disk at checkpoints alone: what is written survives the process, as our tables do.
 
-    Optuna's waits for the disk at every event, which makes asking for a trial of 22 hyperparameters take ten times
-    as long.
+    Optuna's waits at every event, which makes asking for a trial of 22 hyperparameters take ten times as long.
     """
 
     def __init__(self, path: Path, lock: _Lock) -> None:
@@ -143,19 +144,33 @@ class _Journal(JournalFileBackend):
         lines = "".join(json.dumps(event, separators=(",", ":")) + "\n" for event in logs).encode()
         self._own_lock.acquire()
         try:
+            _cut_torn_line(self._path)
             append(self._path, lines)
         finally:
             self._own_lock.release()
 
+    def sync(self) -> None:
+        """Waits until all of it is on the disk."""
+        file = os.open(self._path, os.O_RDONLY)
+        try:
+            with naming(self._path):
+                os.fsync(file)
+        finally:
+            os.close(file)
 
-def open_storage(where: str | os.PathLike[str]) -> BaseStorage:
+
+def open_storage(where: str | os.PathLike[str], own: bool = False) -> BaseStorage:
     """Returns a storage: a path is a journal file, a URL (``postgresql://…``, ``sqlite:///…``, …) a database.
 
+    Args:
+        where: it is.
+        own: whether it is the run's own file, which may be mended whatever is left of it.
+
     Raises:
-        UserError: it cannot be reached.
+        UserError: it cannot be reached, or is something else.
     """
     if not isinstance(where, str) or "://" not in where:
-        return _journal(Path(where))
+        return _journal(Path(where), own)
     try:
         return optuna.storages.get_storage(optuna.storages.RDBStorage(where, engine_kwargs={"pool_pre_ping": True}))
     except ImportError as error:
@@ -166,18 +181,46 @@ def open_storage(where: str | os.PathLike[str]) -> BaseStorage:
         raise UserError(f"storage '{without_password(where)}' cannot be reached: {reason}") from None
 
 
-def _journal(path: Path) -> BaseStorage:
+def _journal(path: Path, own: bool) -> BaseStorage:
     lock = _Lock(path.with_name(f".{path.name}.lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
         try:
+            if not own:
+                _refuse_foreign(path)
             _mend(path)
         finally:
             lock.release()
         return JournalStorage(_Journal(path, lock))
     except OSError as error:
         raise UserError(f"storage '{path}' cannot be written: {error.strerror}") from None
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Cuts off what another process, killed or without room on the disk, has left of a line."""
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        start = end
+        while start > 0:
+            start = max(0, start - 4096)
+            file.seek(start)
+            newline = file.read(min(4096, end - start)).rfind(b"\n")
+            if newline >= 0:
+                start += newline + 1
+                break
+        if start < end:
+            file.truncate(start)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raises UserError if a file that there is has never been a journal."""
+    content = path.read_bytes() if path.exists() else b""
+    events = (_is_event(line) for line in content.splitlines(keepends=True))
+    if content and not content.startswith(_BEGINNING[: len(content)]) and not any(events):
+        raise UserError(
+            f"storage '{path}' is no journal of a study, and stays as it is; a database has a URL, as in sqlite:///{path}"
+        )
 
 
 def _mend(path: Path) -> None:
@@ -198,12 +241,17 @@ def _good(content: bytes) -> int:
     """Returns how many bytes of a journal come before the first line that is torn or damaged."""
     good = 0
     for line in content.splitlines(keepends=True):
-        try:
-            json.loads(line if line.endswith(b"\n") else b"")
-        except ValueError:
+        if not _is_event(line):
             break
         good += len(line)
     return good
+
+
+def _is_event(line: bytes) -> bool:
+    try:
+        return "op_code" in json.loads(line if line.endswith(b"\n") else b"")
+    except (ValueError, TypeError):
+        return False
 
 
 def journal_is_whole(path: Path) -> bool:
@@ -290,16 +338,26 @@ class Study:
         place = str(directory.resolve())
         if workers.get(f"{WORKER} {self.worker}") != place:
             self.storage.set_study_user_attr(self._id, f"{WORKER} {self.worker}", place)
-        ended = {
-            name.removeprefix(f"{WORKER} ")
-            for name, home in workers.items()
-            if name.startswith(f"{WORKER} ") and Path(home).is_dir() and not is_locked(Path(home))
-        }
-        orphans = [t for t in self.trials() if not t.state.is_finished() and t.user_attrs.get(WORKER) in ended]
-        for trial in orphans:
-            if trial.user_attrs[WORKER] != self.worker:
-                log.info("trial %d goes on here: its process has ended", trial.number)
-                self.storage.set_trial_user_attr(trial._trial_id, WORKER, self.worker)
+        for name, home in workers.items():
+            other = name.removeprefix(f"{WORKER} ")
+            if name.startswith(f"{WORKER} ") and other != self.worker:
+                self._take_over(other, Path(home))
+
+    def _take_over(self, worker: str, home: Path) -> None:
+        """Takes the trials that a worker has left, if it has ended.
+
+        It has ended if nobody has locked its directory. That of the same name on another host says another worker.
+        """
+        if read_info(home).get(WORKER) != worker:
+            return
+        try:
+            with DirectoryLock(home):  # nobody else takes them meanwhile, nor does the worker begin again
+                for trial in self.trials():
+                    if not trial.state.is_finished() and trial.user_attrs.get(WORKER) == worker:
+                        log.info("trial %d goes on here: its process has ended", trial.number)
+                        self.storage.set_trial_user_attr(trial._trial_id, WORKER, self.worker)
+        except UserError as error:
+            log.info("trials of another worker are left to it: %s", error)
 
     def trials(self) -> list[FrozenTrial]:
         """Returns all trials, whoever runs them, by number."""
@@ -308,6 +366,33 @@ class Study:
     def own(self) -> list[FrozenTrial]:
         """Returns the trials of this worker, by number."""
         return [trial for trial in self.trials() if trial.user_attrs.get(WORKER) == self.worker]
+
+    def best_trials(self, objectives: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns the best trial, whoever ran it; of several objectives those that no other is better in all of.
+
+        Each has its number as ``sample_id``, its values by the names of the objectives and, of a study with other
+        workers, the ``directory`` where it was trained, on the host of that worker.
+        """
+        study = optuna.load_study(study_name=self.name, storage=self.storage)
+        if not any(trial.state == TrialState.COMPLETE for trial in self.trials()):
+            return []
+        homes = self.storage.get_study_user_attrs(self._id) if self.shared else {}
+        return [
+            {"sample_id": trial.number, **dict(zip(objectives, trial.values, strict=True))}
+            | ({"directory": homes.get(f"{WORKER} {trial.user_attrs.get(WORKER)}")} if self.shared else {})
+            for trial in (study.best_trials if len(objectives) > 1 else [study.best_trial])
+        ]
+
+    def has_ended(self, num_trials: int) -> bool:
+        """Returns whether it has so many trials, and all of them have ended."""
+        trials = self.trials()
+        return len(trials) >= num_trials and all(trial.state.is_finished() for trial in trials)
+
+    def sync(self) -> None:
+        """Waits until all that has been told is on the disk, as a database does of itself."""
+        backend = getattr(self.storage, "_backend", None)
+        if isinstance(backend, _Journal):
+            backend.sync()
 
     def create(self) -> FrozenTrial:
         """Begins a trial, yet without parameters."""
@@ -432,6 +517,16 @@ def _differences(found: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> 
         elif there != here:
             lines.append(f"{name} {there} there, {here} here")
     return "; ".join(lines)
+
+
+@contextlib.contextmanager
+def reachable() -> Iterator[None]:
+    """Raises RunFailed, in one line, where a database can no longer be reached."""
+    try:
+        yield
+    except StorageInternalError as error:
+        reason = without_password(" ".join(str(error.__cause__ or error).split()).partition("(Background on")[0])[:300]
+        raise RunFailed(f"the study's storage cannot be reached any more: {reason}; --resume True goes on") from error
 
 
 @contextlib.contextmanager

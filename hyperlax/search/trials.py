@@ -178,7 +178,8 @@ class Trials:
             running = self._running[number]
             if self._over_seeds and not running.given_up:
                 self._compare_seeds(running)
-            if not running.waiting and not running.is_busy:
+            repaired = any(sample_id == number for sample_id, _ in self._repairs)
+            if not running.waiting and not running.is_busy and not repaired:
                 self._finish(self._running.pop(number))
 
     def _compare_seeds(self, running: Running) -> None:
@@ -188,7 +189,8 @@ class Trials:
             running.give_up()
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint must hold."""
+        """Returns what a checkpoint must hold, which is not to be ahead of the study on the disk."""
+        self.study.sync()
         return {
             "begun": sorted(self._begun),
             "running": [[n, list(r.waiting), r.taken, sorted(r.statuses.items())] for n, r in self._running.items()],
@@ -222,10 +224,10 @@ class Trials:
         return set(self._ended)
 
     def everything(self, ends: Collection[Key]) -> dict[str, Any]:
-        """Returns the state after all trials of a run that has finished, given its (trial, seed)s."""
-        statuses = (trial.user_attrs.get(STATUS) for trial in self._recorded)
-        counts = Counter(status for status in statuses if status is not None)
-        begun = [trial.number for trial in self._recorded]
+        """Returns the state in which the trials that have ended are done, given their (trial, seed)s, and no more."""
+        done = [trial for trial in self._recorded if trial.state.is_finished() and trial.params]
+        counts = Counter(trial.user_attrs[STATUS] for trial in done if STATUS in trial.user_attrs)
+        begun = [trial.number for trial in done]
         return {**self.state(), "begun": begun, "ended": sorted(ends), "counts": counts}
 
     def take_up(self, curves: Mapping[Key, dict[int, float]], settled: Collection[Key], going: Collection[Key]) -> None:
@@ -291,8 +293,12 @@ class Trials:
         raise RunFailed(f"{MOST_REFUSED} trials one after the other cannot be trained, the last because: {refusal}")
 
     def _next_trial(self) -> FrozenTrial | None:
-        if self._recorded:
-            return self._recorded.popleft()
+        while self._recorded:
+            trial = self._recorded.popleft()
+            if not trial.params and trial.number >= self._num_trials:
+                self.study.finish(trial, "FAILED", None)  # one too many, see below
+            elif trial.params or not trial.state.is_finished():
+                return trial
         if len(self.study.trials()) >= self._num_trials:
             return None
         trial = self.study.create()
@@ -307,6 +313,10 @@ class Trials:
         return Running(trial, [Task(trial.number, seed, hyperparams) for seed in seeds], deque(seeds))
 
     def _finish(self, running: Running) -> None:
+        for task in running.tasks:
+            if task.seed not in running.statuses:  # it was given up before this seed began
+                self.writer.lane_finished(task.sample_id, task.seed, "PRUNED", 0)
+                self._ended.add((task.sample_id, task.seed))
         ends = set(running.statuses.values())
         status = next((end for end in ("DIVERGED", "PRUNED") if end in ends), "COMPLETED")
         if status == "COMPLETED" and running.given_up:  # between two of its seeds

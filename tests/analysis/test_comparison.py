@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from hyperlax.analysis.collection import collect
-from hyperlax.analysis.comparison import aggregates, improvements, plot_comparison
+from hyperlax.analysis.comparison import aggregates, improvements, overall, plot_comparison, warn_of_few
 from hyperlax.cli import main
 from hyperlax.errors import UserError
 from hyperlax.results import RunWriter
@@ -73,6 +74,47 @@ def test_aggregates_and_improvements(tree):
     better = improvements(entries).set_index(["family", "other"])
     assert better.loc[("ppo_mlp", "pqn_mlp"), "probability"] == 0.0
     assert better.loc[("ppo_mlp", "ppo_mlp, sequential"), "probability"] == pytest.approx(0.5)
+
+
+def test_over_all_environments_returns_are_scaled_and_families_of_one_left_out(tree):
+    (row,) = overall(collect([tree])).to_dict("records")
+    assert (row["family"], row["configurations"]) == ("ppo_mlp", 12)
+    assert row["environments"] == "gymnax.cartpole, gymnax.pendulum"
+    own = np.array([*range(11), 0])
+    scaled = np.stack([own / 40, own / 10], axis=1)  # the best of all is 50 in one, in the other 10 above the worst
+    assert row["mean"] == pytest.approx(scaled.mean())
+    assert row["optimality_gap"] == pytest.approx(1 - scaled.mean())
+    assert row["iqm_low"] < row["iqm"] < row["iqm_high"]
+    assert len(overall(collect([tree / "pqn_mlp"]))) == 0
+
+
+def test_few_configurations_are_warned_of(tree, tmp_path, caplog):
+    warn_of_few(collect([tree]))
+    assert not caplog.records
+    make(tmp_path / "run", "ppo", 10, count=9)
+    warn_of_few(collect([tmp_path / "run"]))
+    assert "ppo_mlp on gymnax.cartpole: intervals from 9 configurations are too narrow" in caplog.text
+
+
+def test_trials_of_a_search_are_no_draws_of_which_the_best_of_k_could_be_told(tree, tmp_path):
+    searched = make(tmp_path / "run", "sac", 10)
+    info = json.loads((searched / "run.json").read_text())
+    (searched / "run.json").write_text(json.dumps(info | {"study": "sac"}))
+    plot_comparison(collect([tree, searched]), tmp_path / "plots", formats=("svg",))
+    assert "sac_mlp" not in set(pd.read_csv(tmp_path / "plots" / "expected_best.csv")["family"])
+    assert "sac_mlp" in set(pd.read_csv(tmp_path / "plots" / "best_found_returns.csv")["family"])
+
+
+def test_curves_count_what_diverged_as_the_worst_and_what_was_pruned_as_it_was(tmp_path):
+    samples = [Sample(i, {"lr": 0.1 * i}) for i in range(3)]
+    info = {"algorithm": "ppo", "network": "mlp", "recipe": "ppo_mlp", "environment": "e", "budget_steps": 20}
+    with RunWriter(tmp_path, info, samples, [0]) as writer:
+        for i, status, steps in ((0, "COMPLETED", (10, 20)), (1, "PRUNED", (10,)), (2, "DIVERGED", ())):
+            writer.evaluations([{"sample_id": i, "seed": 0, "grid_step": s, "mean_return": 5.0 * i + s} for s in steps])
+            writer.lane_finished(i, 0, status, 20)
+    plot_comparison(collect([tmp_path]), tmp_path / "plots", formats=("svg",))
+    curves = pd.read_csv(tmp_path / "plots" / "learning_curves.csv")
+    assert curves["y"].tolist() == [10.0, 15.0]  # of 10, 15, 10 and of 20, 15, 10
 
 
 def test_pictures_have_three_formats_and_their_numbers(tree, tmp_path):

@@ -86,10 +86,9 @@ def test_a_configuration_without_a_return_counts_as_the_worst():
 
 
 def test_few_configurations_are_warned_of(caplog):
-    warn_of_few(entry(50))
+    warn_of_few([entry(50)])
     assert not caplog.records
-    warn_of_few(entry(49))
-    warn_of_few(entry(7))
+    warn_of_few([entry(49), entry(7)])
     assert importances(entry(7), 2).empty
     assert "importances of 49 configurations are rough; 50 or more would tell" in caplog.text
     assert "importances of 7 configurations say nothing; 50" in caplog.text

@@ -113,6 +113,8 @@ def test_the_process_ends_with_the_exit_code() -> None:
     assert refused.stderr.count("\n") == 1
     assert refused.stderr.startswith("error: no such command 'frobnicate'")
     assert _python("-m", "hyperlax", "--version").returncode == 0
+    script = _python(str(Path(hyperlax.__path__[0]) / "cli.py"), "--version")  # as hyperlax-quantum is called
+    assert (script.returncode, script.stdout) == (0, f"hyperlax {hyperlax.__version__}\n")
 
 
 def test_help_imports_nothing_that_is_slow() -> None:

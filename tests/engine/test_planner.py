@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import reduce
 from types import SimpleNamespace
 
 import numpy as np
@@ -83,6 +84,14 @@ def test_dear_compilation_makes_few_programs_and_long_budgets_many():
     few = planner(compile=1e6).batched(given)
     many = planner(compile=0.0, alternative=0.0).batched(given)
     assert len(few.programs) == 1 < len(many.programs) and many.padding <= few.padding
+
+
+def test_the_more_tasks_are_to_come_the_more_code_pays():
+    given = tasks(12)
+    shape = reduce(lambda a, b: a.merge(b), sorted({task.hyperparams.shape(ENV) for task in given}, key=repr))
+    few, many = (planner(5_000).covering(shape, given, repeats=number).programs[0] for number in (1, 1000))
+    assert many.shape.num_alternatives > few.shape.num_alternatives
+    assert many.padding < few.padding
 
 
 def test_less_memory_makes_fewer_lanes_and_none_is_an_error():

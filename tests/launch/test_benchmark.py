@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import hyperlax
 from hyperlax.cli import main
 from hyperlax.errors import RunFailed, UserError
 from hyperlax.launch import benchmark as launched
-from hyperlax.launch.benchmark import Benchmark, run_benchmark, work
+from hyperlax.launch.benchmark import Benchmark, Unit, run_benchmark, work
 from hyperlax.launch.suite import Suite, load_suite, make_suite
 
 FIXED = {"total_num_envs": 4, "rollout_length": 16, "epochs": 1}
@@ -121,6 +122,44 @@ def test_what_fails_costs_no_other_cell_its_results(tmp_path, monkeypatch):
     assert run_benchmark(suite, tmp_path / "bench", resume=True, progress=False).unfinished() == []
 
 
+def test_of_two_that_begin_at_once_one_plans_and_the_other_helps(tmp_path, monkeypatch):
+    suite = Suite(("ppo_mlp",), ("gymnax.cartpole",), **SMALL | {"num_seeds": 1})
+    planned, begun = Benchmark.planned, []
+
+    def slowly(root, suite):
+        benchmark = planned(root, suite)
+        if not begun:
+            begun.append(launched._begin(planned(root, suite)))  # the other, meanwhile
+        return benchmark
+
+    monkeypatch.setattr(Benchmark, "planned", slowly)
+    with pytest.raises(UserError, match="holds a benchmark: --resume True goes on with it"):
+        run_benchmark(suite, tmp_path / "bench", progress=False)
+    assert begun == [True]
+    plan = (tmp_path / "bench" / "benchmark.json").read_bytes()
+    assert launched._begin(planned(tmp_path / "bench", suite)) is False
+    assert (tmp_path / "bench" / "benchmark.json").read_bytes() == plan
+
+
+def test_a_unit_that_another_plan_had_other_samples_in_is_not_done(whole):
+    unit = Unit(next(iter(whole.units)), cell_of(whole).path, (0, 1, 2), 1.0, 1)
+    assert unit.is_done and not replace(unit, samples=(0, 1)).is_done and not replace(unit, samples=(0, 1, 3)).is_done
+
+
+def test_a_pair_that_cannot_be_trained_is_skipped(tmp_path):
+    suite = Suite(("pqn_cnn", "ppo_mlp"), ("gymnax.cartpole",), **SMALL)
+    done = run_benchmark(suite, tmp_path / "bench", dry_run=True)
+    assert [cell.recipe for cell in done.units] == ["ppo_mlp"]
+    ((cell, why),) = done.skipped.items()
+    assert cell.recipe == "pqn_cnn" and "a convolutional network needs images" in why
+
+
+def test_cells_that_no_worker_has_finished_are_a_failure(tmp_path):
+    suite = Suite(("ppo_mlp",), ("gymnax.cartpole",), **SMALL)
+    with pytest.raises(RunFailed, match=r"1 of 1 cells are not finished, .*: a worker has failed; .* --resume True"):
+        run_benchmark(suite, tmp_path / "bench", launcher=lambda root: None, progress=False)
+
+
 def test_the_published_command_plans(tmp_path, capsys):
     recipes = [f"benchmarked.01_static_qmc_sampling_S64.{a}_{n}" for a in ("dqn", "sac") for n in ("mlp", "tmlp")]
     words = ["run-benchmark", "--algos", *recipes, "--envs", "gymnax.cartpole", "gymnax.pendulum"]
@@ -165,6 +204,8 @@ def test_a_file_with_an_unknown_entry_or_a_wrong_value_is_refused(tmp_path):
         ('algoz = ["ppo_mlp"]', "unknown entry of .* 'algoz': did you mean algos?"),
         ("algos = [", "mine.toml: Invalid"),
         ('algos = "ppo_mlp"\nenvs = ["gymnax.cartpole"]', "algos 'ppo_mlp': accepted is a list of names"),
+        ('algos = [1]\nenvs = ["b"]', r"algos \[1\]: accepted is a list of names"),
+        ('algos = ["a"]\nenvs = ["b"]\nsampling_method = ["c"]', "unknown sampling method"),
         ('algos = ["ppo_mlp"]\nenvs = ["gymnax.cartpole"]\nseed = -1', "seed -1: accepted is a whole number"),
     ):
         file.write_text(text)

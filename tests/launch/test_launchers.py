@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import threading
+import time
+from dataclasses import replace
+
 import pytest
 
 from hyperlax.cli import main
@@ -36,6 +41,34 @@ def test_when_all_jobs_fail_it_says_why(tmp_path):
     (tmp_path / "bench").mkdir()
     with pytest.raises(RunFailed, match=r"all 1 workers have failed: .*no benchmark in it"):
         launch("slurm", tmp_path / "bench", 1, {}, cluster="local")
+
+
+def slurm(*words):
+    """What a command of SLURM says; nothing where there is none, or no cluster."""
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not slurm("sinfo", "-h"), reason="no SLURM; containers/slurm_single_node.sh start sets one up")
+def test_jobs_of_a_real_slurm_work_off_a_benchmark_and_go_on_when_they_are_requeued(tmp_path):
+    pytest.importorskip("submitit")
+    longer = replace(SUITE, num_samples_per_run=4, run_length_modifier=400_000)
+    benchmark = Benchmark.planned(tmp_path / "bench", longer)
+    benchmark.save()
+    settings = {"time": "10", "cpus_per_task": "1"}
+    launcher = threading.Thread(target=launch, args=("slurm", benchmark.root, 2, settings))
+    launcher.start()
+    while not list(benchmark.root.rglob("evaluations.csv")):  # pytest-timeout ends what never begins
+        time.sleep(0.5)
+    running = slurm("squeue", "-h", "-t", "RUNNING", "-o", "%i").split()
+    assert running
+    subprocess.run(["scontrol", "requeue", *running], check=True)
+    launcher.join()
+    assert benchmark.unfinished() == []
+    assert any("resumed_times" in path.read_text() for path in benchmark.root.rglob("run.json"))
 
 
 @pytest.mark.slow

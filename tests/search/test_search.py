@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,21 @@ def postgres(tmp_path):
     shutil.rmtree(folder)
 
 
+def test_several_objectives_have_several_best_trials(tmp_path):
+    names = ["final_return", "num_params"]
+    run = search(tmp_path, objectives=names, sampler="nsgaii", pruner="none", num_trials=4, num_seeds=1)
+    values = run.summary.set_index("sample_id")[names]
+    assert trials_of(run)[0].values == pytest.approx(values.loc[0].tolist())
+    best = {trial["sample_id"] for trial in run.info["best_trials"]}
+
+    def is_beaten(one):
+        returns, size = values["final_return"] - values.loc[one, "final_return"], values["num_params"]
+        size = size - values.loc[one, "num_params"]
+        return ((returns >= 0) & (size <= 0) & ((returns > 0) | (size < 0))).any()
+
+    assert best == {one for one in values.index if not is_beaten(one)}
+
+
 @pytest.fixture(params=["journal", pytest.param("postgres", marks=pytest.mark.slow)])
 def storage(request, tmp_path):
     return request.getfixturevalue("postgres") if request.param == "postgres" else str(tmp_path / "shared.journal")
@@ -145,7 +161,7 @@ def test_two_processes_share_a_study_and_a_killed_ones_trials_are_run_again(tmp_
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
     first = subprocess.Popen([*words, str(tmp_path / "a")], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while first.poll() is None and not list((tmp_path / "a").rglob("samples.csv")):
-        pass
+        time.sleep(0.05)
     first.kill()  # while it trains its first trials
     first.communicate()
     others = [
@@ -162,6 +178,12 @@ def test_two_processes_share_a_study_and_a_killed_ones_trials_are_run_again(tmp_
     runs = [hyperlax.load_run(tmp_path / name) for name in ("b", "c") if list((tmp_path / name).rglob("lanes.csv"))]
     trained = [number for run in runs for number in run.lanes["sample_id"]]
     assert sorted(trained) == list(range(10))  # each by one process, once
+    last = max(runs, key=lambda run: run.info["end_time"])
+    (best,) = last.info["best_trials"]
+    assert best["final_return"] == max(trial.values[0] for trial in trials[:10])
+    there = hyperlax.load_run(best["directory"])
+    assert best["sample_id"] in set(there.lanes["sample_id"])
+    assert there.info["winner"]["selected_final_return"] == pytest.approx(best["final_return"])
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ optuna = pytest.importorskip("optuna")
 
 from hyperlax.errors import UserError  # noqa: E402
 from hyperlax.recipes.run_length import RunLength  # noqa: E402
+from hyperlax.results.lock import DirectoryLock  # noqa: E402
 from hyperlax.search.pruners import OVER_SEEDS, PRUNERS  # noqa: E402
-from hyperlax.search.study import Study, open_storage, quiet  # noqa: E402
+from hyperlax.search.study import SAMPLERS, Study, open_storage, quiet  # noqa: E402
 from hyperlax.search.trials import Trials  # noqa: E402
 from hyperlax.spaces.distributions import Categorical, Integer, LogUniform, Uniform  # noqa: E402
 
@@ -79,6 +80,9 @@ class Machine:
 
     def add_samples(self, samples):
         pass
+
+    def lane_finished(self, number, seed, status, env_steps):
+        self.disk["ends"][number, seed] = status
 
     def summary_of(self, number):
         return {"num_params": 7.0}
@@ -175,6 +179,72 @@ CASES = [
     ("tpe", "wilcoxon", ("final_return",)),
     ("nsgaii", "none", ("final_return", "num_params")),
 ]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_asks_for_trials_of_all_kinds_of_hyperparameters(tmp_path, sampler):
+    for package in SAMPLERS[sampler].packages:
+        pytest.importorskip(package)
+    objectives = ("final_return", "num_params") if sampler.startswith("nsga") else ("final_return",)
+    pruner = "none" if len(objectives) > 1 else "percentile"
+    history, *_ = search(tmp_path, sampler, pruner, objectives, 16, 0, 0)
+    assert len({tuple(map(str, params.values())) for _, _, params, *_ in history}) == 16
+    assert all(params.keys() == SPACE.keys() for _, _, params, *_ in history)
+
+
+def test_a_file_that_is_no_journal_stays_as_it_is(tmp_path):
+    for content in (b"SQLite format 3\x00 and no line break", b"a,b\n1,2\n", b'{"a": 1}\n', b"[1]\n"):
+        (tmp_path / "study.db").write_bytes(content)
+        with pytest.raises(UserError, match=r"study.db' is no journal of a study, and stays as it is; .*sqlite:///"):
+            open_storage(tmp_path / "study.db")
+        assert (tmp_path / "study.db").read_bytes() == content
+
+
+def test_a_line_that_another_process_has_torn_costs_nothing_that_follows(tmp_path):
+    def opened():
+        return Study(open_storage(tmp_path / "study.journal"), "model", {}, SPACE, ["maximize"], "random", None, 5)
+
+    study = opened()
+    study.suggest(study.create())
+    with (tmp_path / "study.journal").open("ab") as file:
+        file.write(b'{"op_code":4,"worker')  # no room was left on the disk
+    study.suggest(study.create())
+    assert [len(trial.params) for trial in opened().trials()] == [4, 4]
+
+
+def test_only_trials_of_workers_that_have_ended_are_taken_over(tmp_path):
+    storage = open_storage(tmp_path / "study.journal")
+
+    def joined(name):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"worker": name}))
+        study = Study(storage, "model", {}, SPACE, ["maximize"], "random", None, 5, shared=True)
+        lock = DirectoryLock(tmp_path / name)
+        study.join(tmp_path / name, name)
+        return study, lock
+
+    locks = {}
+    for name in ("alive", "ended", "moved"):
+        study, locks[name] = joined(name)
+        study.suggest(study.create())
+    (tmp_path / "moved" / "run.json").write_text(json.dumps({"worker": "of another host, in a directory of that name"}))
+    for name in ("ended", "moved"):
+        locks[name].__exit__()
+    taker, _ = joined("taker")
+    assert [trial.number for trial in taker.own()] == [1]
+
+
+def test_a_trial_too_many_is_not_run(tmp_path):
+    storage = open_storage(tmp_path / "study.journal")
+    study = Study(storage, "model", {}, SPACE, ["maximize"], "random", PRUNERS["none"][0]([1]), 5, shared=True)
+    study.join(tmp_path, "me")
+    study.suggest(study.create())
+    study.finish(study.create(), "FAILED", None)  # another process was faster
+    study.create()  # and killed before it said so
+    trials = Trials(study, configured, RunLength(900, 9, 1, 1), 1)
+    trials.writer = Machine({"ends": {}}, random.Random(0), None)
+    assert trials.take().sample_id == 0 and trials.take() is None
+    assert [trial.state.name for trial in study.trials()] == ["RUNNING", "FAIL", "FAIL"]
 
 
 @pytest.mark.parametrize(("sampler", "pruner", "objectives"), CASES)
