@@ -88,8 +88,8 @@ class Question:
         with quiet():
             pruner = PRUNERS[self.pruner][0](self.length.grid())
         return Study(
-            open_storage(storage, own=not shared), self.study_name, request, self.space, self.directions, self.sampler, pruner,
-            self.seed, shared,
+            open_storage(storage, own=not shared), self.study_name, request, self.space, self.directions,
+            self.sampler, pruner, self.seed, shared,
         )  # fmt: skip
 
 
