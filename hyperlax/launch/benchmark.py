@@ -257,6 +257,8 @@ class Benchmark:
             log.warning("%s failed, the others go on: %s", unit.cell, message)
             log.info("the failure", exc_info=True)
             write_atomic(unit.folder / FAILURE, json.dumps({"message": message}).encode())
+        finally:
+            devices.give_back_memory()  # else a process grows by a program, some 100 MB, with every unit
 
     def _samples(self, cell: Cell) -> dict[int, Sample]:
         """Returns a cell's samples by id, as its sweep would draw them."""
