@@ -368,7 +368,7 @@ class Study:
         return [trial for trial in self.trials() if trial.user_attrs.get(WORKER) == self.worker]
 
     def best_trials(self, objectives: Sequence[str]) -> list[dict[str, Any]]:
-        """Returns the best trial, whoever ran it; of several objectives those that no other is better in all of.
+        """Returns the best trial, whoever ran it; of several objectives all of the Pareto front.
 
         Each has its number as ``sample_id``, its values by the names of the objectives and, of a study with other
         workers, the ``directory`` where it was trained, on the host of that worker.
