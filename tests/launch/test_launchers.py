@@ -52,17 +52,18 @@ def slurm(*words):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(not slurm("sinfo", "-h"), reason="no SLURM; containers/slurm_single_node.sh start sets one up")
 def test_jobs_of_a_real_slurm_work_off_a_benchmark_and_go_on_when_they_are_requeued(tmp_path):
     pytest.importorskip("submitit")
-    longer = replace(SUITE, num_samples_per_run=4, run_length_modifier=400_000)
+    longer = replace(SUITE, num_samples_per_run=4, run_length_modifier=2_000_000, num_evaluations=40)
     benchmark = Benchmark.planned(tmp_path / "bench", longer)
     benchmark.save()
     settings = {"time": "10", "cpus_per_task": "1"}
     launcher = threading.Thread(target=launch, args=("slurm", benchmark.root, 2, settings))
     launcher.start()
-    while not list(benchmark.root.rglob("evaluations.csv")):  # pytest-timeout ends what never begins
-        time.sleep(0.5)
+    while not any(file.read_text().count("\n") > 1 for file in benchmark.root.rglob("evaluations.csv")):
+        time.sleep(0.5)  # pytest-timeout ends what never begins
     running = slurm("squeue", "-h", "-t", "RUNNING", "-o", "%i").split()
     assert running
     subprocess.run(["scontrol", "requeue", *running], check=True)
