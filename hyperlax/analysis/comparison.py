@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ _RESAMPLES = 1000
 _HEIGHT = 3.4  # of a panel, in inches
 _MOST_CORRELATIONS = 12  # in a panel
 
+OF_ONE = {"iqm": statistics.interquartile_mean, "median": statistics.median_of_runs}
 OVERALL = {
     "iqm": statistics.interquartile_mean,
     "mean": statistics.mean,
@@ -93,11 +94,7 @@ def aggregates(entries: Sequence[Entry]) -> pd.DataFrame:
             "completed": int((entry.summary["status"] == "COMPLETED").sum()),
             "best": float(values.max()),
         }
-        for name, statistic in (("iqm", statistics.interquartile_mean), ("median", statistics.median_of_runs)):
-            estimate = statistics.with_interval(values, statistic, _RESAMPLES)
-            value, low, high = map(float, estimate)
-            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
-        rows.append(row)
+        rows.append(row | _estimates(values, OF_ONE))
     return pd.DataFrame(rows).sort_values(["environment", "iqm"], ascending=[True, False], ignore_index=True)
 
 
@@ -134,11 +131,17 @@ def overall(entries: Sequence[Entry]) -> pd.DataFrame:
     for family, scores in own.items() if len(common) > 1 else ():
         values = np.stack([scores[environment] for environment in common], axis=1)
         row: dict[str, Any] = {"family": family, "environments": ", ".join(common), "configurations": len(values)}
-        for name, statistic in OVERALL.items():
-            estimate = statistics.with_interval(values, statistic, _RESAMPLES)
-            row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, estimate), strict=True))
-        rows.append(row)
+        rows.append(row | _estimates(values, OVERALL))
     return pd.DataFrame(rows).sort_values("iqm", ascending=False, ignore_index=True) if rows else pd.DataFrame()
+
+
+def _estimates(scores: np.ndarray, wanted: Mapping[str, statistics.Statistic]) -> dict[str, float]:
+    """Returns some statistics of ``(runs, tasks)``, each with the ends of its interval, by name."""
+    row: dict[str, float] = {}
+    for name, statistic in wanted.items():
+        value, low, high = map(float, statistics.with_interval(scores, statistic, _RESAMPLES))
+        row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return row
 
 
 def warn_of_few(entries: Sequence[Entry]) -> None:
