@@ -24,7 +24,10 @@ from typing import Any  # noqa: E402
 import report  # noqa: E402
 import search_peer  # noqa: E402
 
-TRIALS = 256  # about as many as there is time for, for which the program is planned
+
+def most_trials(seconds: float) -> int:
+    """Returns more trials than there is time for: some six end a second, once compiled."""
+    return max(256, round(6 * (seconds - 20)))
 
 
 def recipe() -> Any:
@@ -62,8 +65,8 @@ def search(args: argparse.Namespace, root: str) -> dict[str, Any]:
     threading.Timer(left, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
         hyperlax.optimize(
-            recipe(), f"gymnax.{args.env}", num_trials=TRIALS, sampler=args.sampler, pruner=args.pruner,
-            seed=args.seed, run_length=args.steps, num_seeds=1,
+            recipe(), f"gymnax.{args.env}", num_trials=most_trials(args.seconds), sampler=args.sampler,
+            pruner=args.pruner, seed=args.seed, run_length=args.steps, num_seeds=1,
             num_evaluations=search_peer.EVALUATIONS, num_eval_episodes=search_peer.EPISODES, winner_seeds=0,
             output_root=root, save_policies=False, progress=False, plot=False,
         )  # fmt: skip

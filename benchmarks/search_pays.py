@@ -43,7 +43,7 @@ def searches(args: argparse.Namespace) -> Iterator[tuple[str, str, int, Path]]:
     """Yields environment, method, repetition and file of every search, methods in turns."""
     for repeat in range(args.repeats):
         for env in args.environments:
-            for method in METHODS:
+            for method in args.methods:
                 name = "_".join([env, *METHODS[method], str(repeat)])
                 yield env, method, repeat, args.raw / f"{name}.json"
 
@@ -189,6 +189,7 @@ def main() -> None:
     parser.add_argument("--rejax-python", default=".venv-rejax/bin/python")
     parser.add_argument("--sb3-python", default=".venv-sb3/bin/python")
     parser.add_argument("--environments", nargs="+", default=list(STEPS), choices=list(STEPS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seconds", type=float, default=60.0, help="of each search")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=2001)
