@@ -78,7 +78,7 @@ def search(args: argparse.Namespace, root: str) -> dict[str, Any]:
 def result(root: Path, seconds: float) -> dict[str, Any]:
     """Returns the trials of the study that ended in time, as a peer does."""
     from hyperlax.results import load_run
-    from hyperlax.search.study import open_storage
+    from hyperlax.search.storages import open_storage
 
     if not list(root.rglob("run.json")):  # it was still compiling
         return search_peer.summary([], seconds) | {"trials": []}

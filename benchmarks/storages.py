@@ -18,7 +18,8 @@ import report
 
 from hyperlax.recipes import get_recipe
 from hyperlax.search.pruners import PRUNERS
-from hyperlax.search.study import Study, open_storage
+from hyperlax.search.storages import open_storage
+from hyperlax.search.study import Study
 
 
 def optunas_journal(file: Path) -> Any:

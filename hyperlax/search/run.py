@@ -25,7 +25,8 @@ from hyperlax.results.writer import EVALUATION_COLUMNS, TABLE_KEYS
 from hyperlax.search.cover import fits
 from hyperlax.search.one_program import OneProgram, marks_of
 from hyperlax.search.pruners import OVER_SEEDS, PRUNERS
-from hyperlax.search.study import Study, open_storage, quiet
+from hyperlax.search.storages import open_storage
+from hyperlax.search.study import Study, quiet
 from hyperlax.search.trials import Trials
 from hyperlax.spaces.distributions import Distribution, show
 from hyperlax.spaces.hyperparameters import flatten

@@ -22,7 +22,8 @@ from hyperlax.search.cover import cover
 from hyperlax.search.one_program import OneProgram
 from hyperlax.search.pruners import OVER_SEEDS, PRUNERS, rungs
 from hyperlax.search.run import Question, Search
-from hyperlax.search.study import check_sampler, journal_is_whole, reachable, without_password
+from hyperlax.search.samplers import check_sampler
+from hyperlax.search.storages import journal_is_whole, reachable, without_password
 from hyperlax.spaces.distributions import Distribution
 from hyperlax.spaces.hyperparameters import replace
 from hyperlax.spaces.samplers import draw
@@ -83,7 +84,7 @@ def optimize(
         recipe: a name or a :class:`~hyperlax.recipes.Recipe`.
         env: a name or an :class:`~hyperlax.environments.Environment`.
         num_trials: that the study has in the end, whoever ran them.
-        sampler: see :data:`hyperlax.search.study.SAMPLERS`.
+        sampler: see :data:`hyperlax.search.samplers.SAMPLERS`.
         pruner: see :data:`hyperlax.search.pruners.PRUNERS`; decides at the points of the evaluations' grid.
         objectives: columns of the summary, see :data:`OBJECTIVES`.
         directions: ``maximize`` or ``minimize``, one an objective; None for what is better.

@@ -10,265 +10,38 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import fcntl
 import functools
-import importlib.util
 import json
 import logging
-import os
-import re
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import optuna
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.errors import RunFailed, UserError, unknown
+from hyperlax.errors import UserError
 from hyperlax.results.lock import DirectoryLock
 from hyperlax.results.resume import read_info
-from hyperlax.results.storage import append, naming
+from hyperlax.search.samplers import SAMPLERS
 from hyperlax.search.space import OptunaSpace
+from hyperlax.search.storages import Journal
 from hyperlax.spaces.samplers import MAX_SAMPLES, draw
 
 log = logging.getLogger(__name__)
 
 STATUS, PRUNED_AT, WORKER = "status", "pruned_at", "worker"  # attributes of a trial
 _REQUEST = "hyperlax"  # attribute of a study
-_BEGINNING = b'{"op_code"'  # of a journal
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-# --- samplers ------------------------------------------------------------------------------------
-
-
-def _tpe(seed: int) -> BaseSampler:
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True, warn_independent_sampling=False)
-
-
-def _cmaes(seed: int) -> BaseSampler:
-    return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-
-
-def _gp(seed: int) -> BaseSampler:
-    return optuna.samplers.GPSampler(seed=seed)
-
-
-def _random(seed: int) -> BaseSampler:
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-def _nsgaii(seed: int) -> BaseSampler:
-    return optuna.samplers.NSGAIISampler(seed=seed)
-
-
-def _nsgaiii(seed: int) -> BaseSampler:
-    return optuna.samplers.NSGAIIISampler(seed=seed)
-
-
-class Sampler(NamedTuple):
-    """How the next trial is chosen.
-
-    Attributes:
-        description: one line for the user.
-        make: with a seed; None for our own points.
-        packages: that it needs.
-    """
-
-    description: str
-    make: Callable[[int], BaseSampler] | None
-    packages: tuple[str, ...] = ()
-
-
-SAMPLERS = {
-    "tpe": Sampler("tree-structured Parzen estimators, of all hyperparameters jointly", _tpe),
-    "cmaes": Sampler("covariance matrix adaptation; choices are drawn at random", _cmaes, packages=("cmaes",)),
-    "gp": Sampler("Gaussian processes, for few and long trials", _gp, packages=("torch",)),
-    "qmc": Sampler("scrambled Sobol points, the same as those of a sweep", None),
-    "random": Sampler("independent random points", _random),
-    "nsgaii": Sampler("a genetic algorithm, for two or three objectives", _nsgaii),
-    "nsgaiii": Sampler("a genetic algorithm, for more objectives", _nsgaiii),
-}
-
-
-def check_sampler(name: str) -> None:
-    """Raises UserError if there is no such sampler, or it lacks a package."""
-    if name not in SAMPLERS:
-        raise unknown("sampler", name, SAMPLERS)
-    for package in SAMPLERS[name].packages:
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f"sampler '{name}' needs the package {package}: pip install {package}")
-
-
-# --- storages ------------------------------------------------------------------------------------
-
-
-class _Lock:
-    """A lock that ends with its process, however that ends."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def acquire(self) -> bool:
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        return True
-
-    def release(self) -> None:
-        os.close(self._file)
-
-
-class _Journal(JournalFileBackend):
-    """A journal that waits for the disk at checkpoints alone: what is written survives the process, as our tables do.
-
-    Optuna's waits at every event, which makes asking for a trial of 22 hyperparameters take ten times as long.
-    """
-
-    def __init__(self, path: Path, lock: _Lock) -> None:
-        super().__init__(str(path), lock_obj=lock)  # type: ignore[arg-type]
-        self._path, self._own_lock = path, lock
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Appends events, one a line."""
-        lines = "".join(json.dumps(event, separators=(",", ":")) + "\n" for event in logs).encode()
-        self._own_lock.acquire()
-        try:
-            _cut_torn_line(self._path)
-            append(self._path, lines)
-        finally:
-            self._own_lock.release()
-
-    def sync(self) -> None:
-        """Waits until all of it is on the disk."""
-        file = os.open(self._path, os.O_RDONLY)
-        try:
-            with naming(self._path):
-                os.fsync(file)
-        finally:
-            os.close(file)
-
-
-def open_storage(where: str | os.PathLike[str], own: bool = False) -> BaseStorage:
-    """Returns a storage: a path is a journal file, a URL (``postgresql://…``, ``sqlite:///…``, …) a database.
-
-    Args:
-        where: it is.
-        own: whether it is the run's own file, which may be mended whatever is left of it.
-
-    Raises:
-        UserError: it cannot be reached, or is something else.
-    """
-    if not isinstance(where, str) or "://" not in where:
-        return _journal(Path(where), own)
-    try:
-        return optuna.storages.get_storage(optuna.storages.RDBStorage(where, engine_kwargs={"pool_pre_ping": True}))
-    except ImportError as error:
-        driver = getattr(error.__cause__, "name", None) or error.name
-        raise UserError(f"storage '{without_password(where)}' needs the Python package {driver}") from None
-    except Exception as error:  # whatever the driver of that database raises
-        reason = without_password(" ".join(str(error).split()).partition("(Background on")[0])[:300]
-        raise UserError(f"storage '{without_password(where)}' cannot be reached: {reason}") from None
-
-
-def _journal(path: Path, own: bool) -> BaseStorage:
-    lock = _Lock(path.with_name(f".{path.name}.lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        try:
-            if not own:
-                _refuse_foreign(path)
-            _mend(path)
-        finally:
-            lock.release()
-        return JournalStorage(_Journal(path, lock))
-    except OSError as error:
-        raise UserError(f"storage '{path}' cannot be written: {error.strerror}") from None
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Cuts off what another process, killed or without room on the disk, has left of a line."""
-    with path.open("r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        start = end
-        while start > 0:
-            start = max(0, start - 4096)
-            file.seek(start)
-            newline = file.read(min(4096, end - start)).rfind(b"\n")
-            if newline >= 0:
-                start += newline + 1
-                break
-        if start < end:
-            file.truncate(start)
-
-
-def _refuse_foreign(path: Path) -> None:
-    """Raises UserError if a file that there is has never been a journal."""
-    content = path.read_bytes() if path.exists() else b""
-    events = (_is_event(line) for line in content.splitlines(keepends=True))
-    if content and not content.startswith(_BEGINNING[: len(content)]) and not any(events):
-        raise UserError(
-            f"storage '{path}' is no journal of a study, and stays as it is; a database has a URL, as in sqlite:///{path}"
-        )
-
-
-def _mend(path: Path) -> None:
-    """Cuts off what a kill has left of a line, and what follows a damaged one, which is kept beside."""
-    content = path.read_bytes() if path.exists() else b""
-    good = _good(content)
-    lost = content[good:]
-    if not lost:
-        return
-    if b"\n" in lost:
-        aside = path.with_name(f"{path.name}.damaged")
-        aside.write_bytes(content)
-        log.warning("%s is damaged after %d bytes: trials go on from there, all of it is kept in %s", path, good, aside)
-    os.truncate(path, good)
-
-
-def _good(content: bytes) -> int:
-    """Returns how many bytes of a journal come before the first line that is torn or damaged."""
-    good = 0
-    for line in content.splitlines(keepends=True):
-        if not _is_event(line):
-            break
-        good += len(line)
-    return good
-
-
-def _is_event(line: bytes) -> bool:
-    try:
-        return "op_code" in json.loads(line if line.endswith(b"\n") else b"")
-    except (ValueError, TypeError):
-        return False
-
-
-def journal_is_whole(path: Path) -> bool:
-    """Returns whether a journal is there and can be read to its end; names one that cannot."""
-    content = path.read_bytes() if path.exists() else b""
-    whole = content != b"" and _good(content) == len(content)
-    if not whole:
-        log.warning("%s is damaged: what it misses is made again", path)
-    return whole
-
-
-def without_password(text: str) -> str:
-    """Returns a text without the passwords of the URLs in it, which are not for others' eyes."""
-    return re.sub(r"(://[^\s:/@]+):[^\s/@]+@", r"\1:***@", text)
-
-
-# --- the study -----------------------------------------------------------------------------------
 
 
 class Study:
@@ -391,7 +164,7 @@ class Study:
     def sync(self) -> None:
         """Waits until all that has been told is on the disk, as a database does of itself."""
         backend = getattr(self.storage, "_backend", None)
-        if isinstance(backend, _Journal):
+        if isinstance(backend, Journal):
             backend.sync()
 
     def create(self) -> FrozenTrial:
@@ -517,16 +290,6 @@ def _differences(found: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> 
         elif there != here:
             lines.append(f"{name} {there} there, {here} here")
     return "; ".join(lines)
-
-
-@contextlib.contextmanager
-def reachable() -> Iterator[None]:
-    """Raises RunFailed, in one line, where a database can no longer be reached."""
-    try:
-        yield
-    except StorageInternalError as error:
-        reason = without_password(" ".join(str(error.__cause__ or error).split()).partition("(Background on")[0])[:300]
-        raise RunFailed(f"the study's storage cannot be reached any more: {reason}; --resume True goes on") from error
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import hyperlax  # noqa: E402
 from hyperlax.cli import main  # noqa: E402
 from hyperlax.engine import scheduler  # noqa: E402
 from hyperlax.errors import UserError  # noqa: E402
-from hyperlax.search.study import open_storage, without_password  # noqa: E402
+from hyperlax.search.storages import open_storage, without_password  # noqa: E402
 
 WALL = ["wall_seconds", "wall_seconds_start", "wall_seconds_end", "lane"]
 SEARCH = dict(

@@ -14,7 +14,9 @@ from hyperlax.errors import UserError  # noqa: E402
 from hyperlax.recipes.run_length import RunLength  # noqa: E402
 from hyperlax.results.lock import DirectoryLock  # noqa: E402
 from hyperlax.search.pruners import OVER_SEEDS, PRUNERS  # noqa: E402
-from hyperlax.search.study import SAMPLERS, Study, open_storage, quiet  # noqa: E402
+from hyperlax.search.samplers import SAMPLERS  # noqa: E402
+from hyperlax.search.storages import open_storage  # noqa: E402
+from hyperlax.search.study import Study, quiet  # noqa: E402
 from hyperlax.search.trials import Trials  # noqa: E402
 from hyperlax.spaces.distributions import Categorical, Integer, LogUniform, Uniform  # noqa: E402
 
