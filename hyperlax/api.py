@@ -197,12 +197,11 @@ def _carry_out(
 
 def _completed(directory: Path, plot: bool, matrices: bool, anew: bool) -> Run:
     """Returns a run that has finished, after making what is made of its results, ``anew`` or where it is missing."""
-    run = runs.completed(directory, plot, anew)
     if matrices and (anew or not (directory / "sensitivity.csv").exists()):
         from hyperlax.analysis.sensitivity import write_sensitivity
 
-        write_sensitivity(run, directory / "sensitivity.csv")
-    return run
+        write_sensitivity(load_run(directory), directory / "sensitivity")
+    return runs.completed(directory, plot, anew)
 
 
 def _samples(

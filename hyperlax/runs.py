@@ -281,23 +281,20 @@ def describe_run(
     """Returns what run.json says before anything has run."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy", "gymnax", "brax")
     versions = {name: _version(name) for name in packages}
-    defaults = recipe.defaults_for(env.name)
-    fixed = flatten(replace(defaults, overrides))
     return {
         "recipe": recipe.name,
         "algorithm": recipe.algorithm,
         "network": recipe.network,
         "environment": env.name,
         "backend": getattr(env, "backend", None),
-        "defaults": flatten(defaults),
-        "overrides": {name: fixed[name] for name in overrides},
-        "space": {name: distribution.describe() for name, distribution in space.items() if name not in overrides},
+        "defaults": flatten(recipe.defaults_for(env.name)),
+        **describe_space(recipe, env, overrides, space),
         "budget_steps": length.total_timesteps,
         "num_evaluations": length.num_evaluations,
         "num_eval_episodes": length.num_eval_episodes,
         "num_seeds": length.num_seeds,
         "seed": seed,
-        "command": shlex.join(["hyperlax", *sys.argv[1:]]) if _is_command_line() else None,
+        "command": command_line(),
         "versions": {
             "python": platform.python_version(),
             "hyperlax": hyperlax.__version__,
@@ -312,10 +309,23 @@ def describe_run(
     }
 
 
-def _is_command_line() -> bool:
-    """Returns whether this process is ``hyperlax …`` or ``python -m hyperlax …``."""
+def describe_space(
+    recipe: Recipe, env: Environment, overrides: Mapping[str, object], space: Mapping[str, Distribution]
+) -> dict[str, Any]:
+    """Returns what run.json says of what was fixed, and of what samples were drawn from."""
+    fixed = flatten(replace(recipe.defaults_for(env.name), overrides))
+    return {
+        "overrides": {name: fixed[name] for name in overrides},
+        "space": {name: distribution.describe() for name, distribution in space.items() if name not in overrides},
+    }
+
+
+def command_line() -> str | None:
+    """Returns the command that this process is; None if it is not ``hyperlax …`` or ``python -m hyperlax …``."""
     program = Path(sys.argv[0])
-    return program.name == "hyperlax" or program.parts[-2:] == ("hyperlax", "__main__.py")
+    if program.name == "hyperlax" or program.parts[-2:] in (("hyperlax", "__main__.py"), ("hyperlax", "cli.py")):
+        return shlex.join(["hyperlax", *sys.argv[1:]])
+    return None
 
 
 def _version(package: str) -> str | None:

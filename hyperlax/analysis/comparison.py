@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from hyperlax.analysis import statistics
 from hyperlax.analysis.collection import Entry, environments
 from hyperlax.analysis.figures import COLOURS, FORMATS, LINES, MARKERS, beside, picture, write_numbers
 from hyperlax.analysis.tables import is_numeric, label_of
-from hyperlax.errors import UserError
+from hyperlax.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,12 +32,9 @@ _HEIGHT = 3.4  # of a panel, in inches
 _MOST_CORRELATIONS = 12  # in a panel
 
 OF_ONE = {"iqm": statistics.interquartile_mean, "median": statistics.median_of_runs}
-OVERALL = {
-    "iqm": statistics.interquartile_mean,
-    "mean": statistics.mean,
-    "median": statistics.median,
-    "optimality_gap": statistics.optimality_gap,
-}
+OVERALL = {"iqm": statistics.interquartile_mean, "mean": statistics.mean, "median": statistics.median}
+NO_GOALS: Mapping[str, float] = {}
+_UNKNOWN = np.array(np.nan)
 
 Draw = Callable[["Axes", list[Entry], dict[str, dict[str, Any]]], list[dict[str, Any]]]
 
@@ -45,57 +43,125 @@ def plot_comparison(entries: Sequence[Entry], folder: Path, formats: Sequence[st
     """Draws everything that can be said of some families; returns the first file of each picture by its title.
 
     Performance profiles are drawn where there are families to compare: of one, they say what its distribution says.
-    What a budget buys is left out of searches, whose trials are no independent draws.
+    What a budget buys is told of independent draws alone.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    pictures: dict[str, tuple[str, Draw, bool]] = {
-        "best_found_returns": ("Final returns of all configurations", draw_distributions, False),
-        "expected_best": ("What a search budget buys: expected best of k configurations", draw_expected_best, False),
-        "performance_profiles": ("Share of configurations above a return", draw_profiles, False),
-        "learning_curves": ("Learning curves: median and middle half of configurations", draw_curves, True),
-        "hyperparameters": ("Rank correlation with the final return", draw_importances, False),
-    }
+    pictures: dict[str, tuple[str, Draw, Callable[[Entry], Any]]] = {
+        "final_returns": ("Final returns of all configurations", draw_finals, _any),
+        "best_found_returns": ("Best return that each configuration found while it trained", draw_peaks, _any),
+        "expected_best": (
+            "What a search budget buys: expected best of k configurations", draw_expected_best, _is_drawn
+        ),
+        "performance_profiles": ("Share of configurations above a return", draw_profiles, _any),
+        "learning_curves": ("Learning curves: median and middle half of configurations", draw_curves, _has_curves),
+        "hyperparameters": ("Rank correlation with the final return", draw_correlations, _numbers_that_vary),
+    }  # fmt: skip
     if len(entries) == 1:
         del pictures["performance_profiles"]
-    drawn = {}
+    styles, drawn = _styles(entries), {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, (title, draw, needs_runs) in pictures.items():
-            height = _HEIGHT if draw is not draw_importances else _height_of_importances(entries)
-            some = [entry for entry in entries if entry.run is not None or not needs_runs]
-            if draw is draw_expected_best:
-                some = [entry for entry in some if entry.is_drawn]
-            if draw is draw_importances:
-                some = [entry for entry in some if _numbers_that_vary(entry)]
+        for name, (title, draw, has_some) in pictures.items():
+            height = _HEIGHT if draw is not draw_correlations else _height_of_correlations(entries)
+            some = [entry for entry in entries if has_some(entry)]
             if some:
-                drawn[title] = _figure(some, draw, title, folder / name, formats, height)
-        write_numbers(aggregates(entries), folder / "aggregates")
-        if len(entries) > 1:
-            write_numbers(improvements(entries), folder / "improvement")
-        across = overall(entries)
-        if len(across):
-            write_numbers(across, folder / "overall")
+                drawn[title] = _figure(some, draw, title, folder / name, formats, height, styles)
     except OSError as error:
         raise UserError(f"'{folder}': cannot write there: {error.strerror}") from None
     return drawn
 
 
-def aggregates(entries: Sequence[Entry]) -> pd.DataFrame:
-    """Returns a row a family and environment: robust means over its configurations, with 95% bootstrap intervals."""
-    rows = []
-    for entry in entries:
-        values = entry.returns[:, None]
-        row: dict[str, Any] = {
-            "environment": entry.environment,
-            "family": entry.family,
-            "configurations": len(entry.summary),
-            "completed": int((entry.summary["status"] == "COMPLETED").sum()),
-            "best": float(values.max()),
-        }
-        rows.append(row | _estimates(values, OF_ONE))
+def _any(entry: Entry) -> bool:
+    return True
+
+
+def _is_drawn(entry: Entry) -> bool:
+    return entry.is_drawn
+
+
+def _has_curves(entry: Entry) -> bool:
+    return entry.run is not None and bool(entry.run.evaluations["mean_return"].notna().any())
+
+
+# --- tables ----------------------------------------------------------------------------------------
+
+
+class Tables(NamedTuple):
+    """What some families come to, in numbers.
+
+    Attributes:
+        aggregates: see :func:`aggregates`.
+        improvements: see :func:`improvements`.
+        overall: see :func:`overall`.
+    """
+
+    aggregates: pd.DataFrame
+    improvements: pd.DataFrame
+    overall: pd.DataFrame
+
+    def write(self, folder: Path) -> None:
+        """Writes those that have rows as CSV files.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        files = {"aggregates": self.aggregates, "improvement": self.improvements, "overall": self.overall}
+        try:
+            for name, table in files.items():
+                if len(table):
+                    write_numbers(table, folder / name)
+        except OSError as error:
+            raise UserError(f"'{folder}': cannot write there: {error.strerror}") from None
+
+
+def tables(entries: Sequence[Entry], goals: Mapping[str, float] | None = None) -> Tables:
+    """Returns what some families come to.
+
+    Args:
+        entries: the families.
+        goals: returns with which environments count as solved; those that are given have optimality gaps.
+
+    Raises:
+        UserError: a goal is of no environment that there is, or no better than the worst configuration there.
+    """
+    goals = goals or {}
+    panels = environments(entries)
+    for environment, goal in goals.items():
+        if environment not in panels:
+            raise unknown("environment of a goal", environment, panels)
+        worst = min(entry.returns.min() for entry in panels[environment])
+        if not goal > worst:
+            raise UserError(f"goal {goal:g} of {environment}: accepted are returns above {worst:g}, the worst there is")
+    return Tables(aggregates(entries, goals), improvements(entries), overall(entries, goals))
+
+
+def aggregates(entries: Sequence[Entry], goals: Mapping[str, float] = NO_GOALS) -> pd.DataFrame:
+    """Returns a row a family and environment: robust means over its configurations, with 95% bootstrap intervals.
+
+    There are intervals where configurations are independent draws. ``best`` is the best that trained to its end, which
+    looks better than it is; ``fresh_seeds`` what that one reaches on seeds that did not select it, where it was tried.
+    An optimality gap is in units of the return.
+    """
+    rows = [
+        {"environment": entry.environment, "family": entry.family} | aggregated(entry, goals.get(entry.environment))
+        for entry in entries
+    ]
     return pd.DataFrame(rows).sort_values(["environment", "iqm"], ascending=[True, False], ignore_index=True)
+
+
+def aggregated(entry: Entry, goal: float | None = None) -> dict[str, Any]:
+    """Returns what :func:`aggregates` says of one family in one environment."""
+    winner = (entry.run.info.get("winner") if entry.run is not None else None) or {}
+    row: dict[str, Any] = {
+        "configurations": len(entry.summary),
+        "completed": int((entry.summary["status"] == "COMPLETED").sum()),
+        "best": entry.best,
+        "fresh_seeds": winner.get("fresh_seeds_final_return"),
+    }
+    wanted = OF_ONE | ({} if goal is None else {"optimality_gap": partial(statistics.optimality_gap, goal=goal)})
+    return row | _estimates(entry.returns[:, None], wanted, entry.is_drawn) | {"configurations_are": entry.origin}
 
 
 def improvements(entries: Sequence[Entry]) -> pd.DataFrame:
@@ -105,49 +171,74 @@ def improvements(entries: Sequence[Entry]) -> pd.DataFrame:
     for environment, some in environments(entries).items():
         for one, other in itertools.combinations(some, 2):
             estimate = statistics.probability_of_improvement(one.returns[:, None], other.returns[:, None], _RESAMPLES)
+            if not (one.is_drawn and other.is_drawn):
+                estimate = statistics.Estimate(estimate.value, _UNKNOWN, _UNKNOWN)
             values = [environment, one.family, other.family, *map(float, estimate)]
             rows.append(dict(zip(columns, values, strict=True)))
     return pd.DataFrame(rows, columns=columns)
 
 
-def overall(entries: Sequence[Entry]) -> pd.DataFrame:
-    """Returns a row a family over the environments that all of them have in common, if there are several.
+def overall(entries: Sequence[Entry], goals: Mapping[str, float] = NO_GOALS) -> pd.DataFrame:
+    """Returns a row a family over several environments, those that most families have in common.
 
-    Returns are scaled in each environment such that the worst of any family is 0 and the best 1; intervals are those of
-    a bootstrap stratified by environment. A family is left out that is in one environment only, or whose numbers of
-    configurations differ.
+    Returns are scaled in each environment such that the worst of any family is 0 and the goal 1, by default the best of
+    any; intervals are those of a bootstrap stratified by environment. How far families are from the goals is told where
+    all environments have one: the best that was found is no goal that could be missed. Families are left out, and
+    named, that are not in all of these environments, or whose numbers of configurations differ between them.
     """
-    panels = environments(entries)
     own: dict[str, dict[str, np.ndarray]] = {}
-    for environment, some in panels.items():
+    drawn: dict[str, bool] = {}
+    for environment, some in environments(entries).items():
         low = min(entry.returns.min() for entry in some)
-        span = max(entry.returns.max() for entry in some) - low
+        span = goals.get(environment, max(entry.returns.max() for entry in some)) - low
         for entry in some:
             scaled = (entry.returns - low) / span if span else np.ones_like(entry.returns)
             own.setdefault(entry.family, {})[environment] = scaled
-    own = {f: scores for f, scores in own.items() if len(scores) > 1 and len({len(s) for s in scores.values()}) == 1}
-    common = sorted(set.intersection(*(set(scores) for scores in own.values()))) if own else []
-    rows = []
-    for family, scores in own.items() if len(common) > 1 else ():
-        values = np.stack([scores[environment] for environment in common], axis=1)
-        row: dict[str, Any] = {"family": family, "environments": ", ".join(common), "configurations": len(values)}
-        rows.append(row | _estimates(values, OVERALL))
+            drawn[entry.family] = drawn.get(entry.family, True) and entry.is_drawn
+    common = _common([set(scores) for scores in own.values()])
+    if len(common) < 2:
+        return pd.DataFrame()
+    wanted = OVERALL | ({"optimality_gap": statistics.optimality_gap} if common <= set(goals) else {})
+    rows, left_out = [], []
+    for family, scores in own.items():
+        if not common <= set(scores) or len({len(scores[environment]) for environment in common}) > 1:
+            left_out.append(family)
+            continue
+        values = np.stack([scores[environment] for environment in sorted(common)], axis=1)
+        row = {"family": family, "environments": ", ".join(sorted(common)), "configurations": len(values)}
+        rows.append(row | _estimates(values, wanted, drawn[family]))
+    if left_out:
+        log.info("over %s there are no figures of %s", ", ".join(sorted(common)), ", ".join(left_out))
     return pd.DataFrame(rows).sort_values("iqm", ascending=False, ignore_index=True) if rows else pd.DataFrame()
 
 
-def _estimates(scores: np.ndarray, wanted: Mapping[str, statistics.Statistic]) -> dict[str, float]:
+def _common(sets: Sequence[set[str]]) -> set[str]:
+    """Returns the one of some sets, of two or more, that most of them contain; of several the largest."""
+    several = [some for some in sets if len(some) > 1]
+    return max(several, key=lambda one: (sum(one <= other for other in several), len(one), sorted(one)), default=set())
+
+
+def _estimates(scores: np.ndarray, wanted: Mapping[str, statistics.Statistic], independent: bool) -> dict[str, float]:
     """Returns some statistics of ``(runs, tasks)``, each with the ends of its interval, by name."""
     row: dict[str, float] = {}
     for name, statistic in wanted.items():
-        value, low, high = map(float, statistics.with_interval(scores, statistic, _RESAMPLES))
+        value, low, high = map(float, _estimate(scores, statistic, independent))
         row |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return row
+
+
+def _estimate(scores: np.ndarray, statistic: statistics.Statistic, independent: bool) -> statistics.Estimate:
+    """Returns a statistic with its interval, which is unknown where runs depend on each other."""
+    if independent:
+        return statistics.with_interval(scores, statistic, _RESAMPLES)
+    value = statistic(scores[None])[0]
+    return statistics.Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
 
 
 def warn_of_few(entries: Sequence[Entry]) -> None:
     """Logs a warning where configurations are too few for the intervals to be believed."""
     for entry in entries:
-        if len(entry.summary) < statistics.FEWEST_RUNS:
+        if entry.is_drawn and len(entry.summary) < statistics.FEWEST_RUNS:
             log.warning(
                 "%s on %s: intervals from %d configurations are too narrow; %d or more would tell",
                 entry.family, entry.environment, len(entry.summary), statistics.FEWEST_RUNS,
@@ -157,11 +248,25 @@ def warn_of_few(entries: Sequence[Entry]) -> None:
 # --- pictures --------------------------------------------------------------------------------------
 
 
-def draw_distributions(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Draws every configuration's final return as a point, the quartiles as a box and the best as a large mark."""
+def draw_finals(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Draws every configuration's final return."""
+    axes.set_ylabel("final return")
+    return _draw_distributions(axes, entries, [entry.returns for entry in entries], styles)
+
+
+def draw_peaks(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Draws the best return that every configuration has found."""
+    axes.set_ylabel("best return found")
+    return _draw_distributions(axes, entries, [entry.peaks for entry in entries], styles)
+
+
+def _draw_distributions(
+    axes: Axes, entries: list[Entry], all_values: list[np.ndarray], styles: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Draws a point a configuration, the quartiles as a box and the best as a large mark."""
     rows = []
-    for place, entry in enumerate(entries):
-        style, values = styles[entry.family], np.sort(entry.returns)
+    for place, (entry, unsorted) in enumerate(zip(entries, all_values, strict=True)):
+        style, values = styles[entry.family], np.sort(unsorted)
         aside = (np.arange(len(values)) * 0.618 % 1 - 0.5) * 0.55
         axes.scatter(place + aside, values, s=9, color=style["color"], alpha=0.55, linewidths=0, zorder=2)
         low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
@@ -174,7 +279,6 @@ def draw_distributions(axes: Axes, entries: list[Entry], styles: dict[str, dict[
     axes.set_xticks(range(len(entries)), [entry.family for entry in entries], rotation=25, ha="right")
     axes.set_xlim(-0.6, len(entries) - 0.4)
     axes.grid(visible=False, axis="x")
-    axes.set_ylabel("final return")
     return rows
 
 
@@ -188,12 +292,12 @@ def draw_expected_best(axes: Axes, entries: list[Entry], styles: dict[str, dict[
     """Draws the expected best of k configurations with a 95% bootstrap band, as far as half of those there are."""
     rows = []
     for entry in entries:
-        estimate = statistics.expected_best(entry.returns, _RESAMPLES)
         count = len(entry.returns)
-        k = np.arange(1, min(count, max(2, count // 2)) + 1)
-        value, low, high = (part[: len(k)] for part in estimate)
-        _band(axes, k, value, low, high, styles[entry.family], entry.family)
-        rows += _rows(entry.family, k, value, low, high)
+        most = min(count, max(2, count // 2))
+        k = np.unique(np.concatenate([np.arange(1, min(most, 64) + 1), np.geomspace(1, most, 64).round().astype(int)]))
+        estimate = statistics.expected_best(entry.returns, k, _RESAMPLES)
+        _band(axes, k, *estimate, styles[entry.family], entry.family)
+        rows += _rows(entry.family, k, *estimate)
     axes.set(xlabel="configurations tried", ylabel="expected best final return")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:.0f}")
@@ -206,9 +310,8 @@ def draw_profiles(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, 
     everything = np.concatenate([entry.returns for entry in entries])
     thresholds = np.linspace(everything.min(), everything.max(), 101)
     for entry in entries:
-        estimate = statistics.with_interval(
-            entry.returns[:, None], lambda scores: statistics.performance_profile(scores, thresholds), _RESAMPLES
-        )
+        profile = partial(statistics.performance_profile, thresholds=thresholds)
+        estimate = _estimate(entry.returns[:, None], profile, entry.is_drawn)
         _band(axes, thresholds, *estimate, styles[entry.family], entry.family)
         rows += _rows(entry.family, thresholds, *estimate)
     axes.set(xlabel="final return", ylabel="share of configurations above", ylim=(0, 1.02))
@@ -218,16 +321,17 @@ def draw_profiles(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, 
 def draw_curves(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Draws the median over configurations of their mean returns, and the band of their middle half.
 
-    A configuration that was pruned keeps its last return; one that diverged counts as the worst from then on.
+    A configuration that was pruned keeps its last return; one that diverged or failed is the worst from then on.
     """
     rows = []
     for entry in entries:
         assert entry.run is not None
         evaluations = entry.run.evaluations.dropna(subset=["mean_return"])
         means = evaluations.groupby(["grid_step", "sample_id"])["mean_return"].mean().unstack()
-        diverged = entry.summary.loc[entry.summary["status"] == "DIVERGED", "sample_id"]
-        means = means.reindex(columns=means.columns.union(diverged))
-        means[diverged] = means[diverged].fillna(means.min().min())
+        lost = entry.summary.loc[entry.lost, "sample_id"]
+        means = means.reindex(columns=entry.summary["sample_id"])
+        worst = means.ffill().min(axis=1).clip(upper=entry.least)
+        means[lost] = means[lost].T.fillna(worst).T
         means = means.ffill()
         steps, values = means.index.to_numpy(float), means.to_numpy(float)
         low, middle, high = np.nanquantile(values, [0.25, 0.5, 0.75], axis=1)
@@ -238,7 +342,7 @@ def draw_curves(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, An
     return rows
 
 
-def draw_importances(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def draw_correlations(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Draws, for numeric hyperparameters, Spearman's ρ with the final return and its 95% bootstrap interval."""
     rows: list[dict[str, Any]] = []
     for entry in entries:
@@ -274,7 +378,7 @@ def _numbers_that_vary(entry: Entry) -> list[str]:
     return [name for name, column in columns.items() if is_numeric(column) and column.nunique() > 1]
 
 
-def _height_of_importances(entries: Sequence[Entry]) -> float:
+def _height_of_correlations(entries: Sequence[Entry]) -> float:
     """Returns how high a panel must be for a line a family and hyperparameter."""
     families = max(map(len, environments(entries).values()))
     return max(_HEIGHT, _MOST_CORRELATIONS * (0.1 + 0.08 * families))
@@ -283,21 +387,30 @@ def _height_of_importances(entries: Sequence[Entry]) -> float:
 # --- how they are drawn --------------------------------------------------------------------------
 
 
-def _figure(
-    entries: Sequence[Entry], draw: Draw, title: str, stem: Path, formats: Sequence[str], height: float
-) -> Path:
-    """Draws a panel an environment and writes the picture in all formats, with its numbers."""
-    panels = environments(entries)
-    families = sorted({entry.family for entry in entries})
-    styles = {
+def _styles(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
+    """Returns how each family is drawn, the same in all pictures."""
+    return {
         family: {
             "color": COLOURS[i % len(COLOURS)],
             # Shifted after each round of the colours: no two families look alike.
             "linestyle": LINES[(i + i // len(COLOURS)) % len(LINES)],
             "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
         }
-        for i, family in enumerate(families)
+        for i, family in enumerate(sorted({entry.family for entry in entries}))
     }
+
+
+def _figure(
+    entries: Sequence[Entry],
+    draw: Draw,
+    title: str,
+    stem: Path,
+    formats: Sequence[str],
+    height: float,
+    styles: dict[str, dict[str, Any]],
+) -> Path:
+    """Draws a panel an environment and writes the picture in all formats, with its numbers."""
+    panels = environments(entries)
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     rows = []
@@ -311,7 +424,9 @@ def _figure(
             axes.set_visible(False)
         handles = {h[1]: h[0] for axes in grid for h in zip(*axes.get_legend_handles_labels(), strict=True)}
         if handles:
-            figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
+            wide = int(size[0] / (0.6 + 0.085 * max(map(len, handles))))  # inches of a line, and of a letter
+            ncols = max(1, min(4, wide, len(handles)))
+            figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols, frameon=False)
     write_numbers(pd.DataFrame(rows), stem)
     return beside(stem, formats[0])
 

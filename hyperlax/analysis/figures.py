@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from hyperlax.results.storage import write_atomic
@@ -95,9 +96,17 @@ def picture(stem: Path, title: str, size: tuple[float, float], formats: Sequence
 
 
 def write_numbers(numbers: pd.DataFrame, stem: Path) -> None:
-    """Writes the numbers of a picture beside it."""
-    text = numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    """Writes the numbers of a picture beside it; whole ones, such as steps, with all their digits."""
+    whole = [name for name, column in numbers.items() if _is_whole(column)]
+    text = numbers.astype(dict.fromkeys(whole, "int64")).to_csv(index=False, float_format="%.6g", lineterminator="\n")
     write_atomic(beside(stem, "csv"), text.encode())
+
+
+def _is_whole(column: pd.Series) -> bool:
+    if not pd.api.types.is_float_dtype(column):
+        return False
+    values = column.to_numpy()
+    return bool(np.isfinite(values).all() and (values == np.round(values)).all() and (np.abs(values) < 2**53).all())
 
 
 def beside(stem: Path, kind: str) -> Path:

@@ -40,9 +40,9 @@ def importances(entry: Entry, resamples: int = RESAMPLES) -> pd.DataFrame:
 
     Columns: ``hyperparameter``, its ``importance`` as a share of all (they sum to 1), ``low`` and ``high`` of a 95%
     bootstrap interval over configurations, ``chance``, the mean where returns are shuffled, and the number of
-    ``configurations``. What counts as best is the best tenth, or the best five where a tenth is fewer. A configuration
-    without a return counts as the worst; one that was pruned counts with what it had reached. Fewer than
-    ``FEWEST_SAMPLES`` have no importances.
+    ``configurations``. What counts as best is the best tenth, or the best five where a tenth is fewer, by the final
+    return or what else a search was for. A configuration without one counts as the worst; one that was pruned counts
+    with what it had reached. Fewer than ``FEWEST_SAMPLES`` have no importances.
 
     Args:
         entry: its summary holds the configurations.
@@ -53,9 +53,9 @@ def importances(entry: Entry, resamples: int = RESAMPLES) -> pd.DataFrame:
     """
     if importlib.util.find_spec("optuna") is None:
         raise UserError("the importance of hyperparameters needs the package optuna: pip install 'hyperlax[search]'")
-    returns = entry.returns
+    returns = entry.scores
     names = [name for name in entry.hyperparameters if entry.summary[name].astype(str).nunique() > 1]
-    if len(returns) < FEWEST_SAMPLES or not names or not np.isfinite(returns).all():
+    if len(returns) < FEWEST_SAMPLES or not names or entry.lost.all() or not np.isfinite(returns).all():
         return pd.DataFrame(columns=list(COLUMNS))
     rng = np.random.default_rng(0)
     with _quiet():

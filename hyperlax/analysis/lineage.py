@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hyperlax.analysis.figures import COLOURS, Drawing
-from hyperlax.analysis.tables import label_of
+from hyperlax.analysis.tables import is_logarithmic, label_of
 from hyperlax.results import Run
 from hyperlax.results.lineage import LINEAGE, LINEAGE_COLUMNS, ancestry
 from hyperlax.results.storage import read_table
@@ -46,8 +46,8 @@ def _draw(run: Run, own: pd.DataFrame, line: pd.DataFrame, names: list[str], fig
     if names:
         for axes, name in zip(rows[1].subplots(1, len(names), squeeze=False)[0], names, strict=True):
             _draw_values(axes, own, line, name, float(run.info.get("budget_steps", own["grid_step"].max())))
-    return own.assign(in_line=[row in set(zip(line["generation"], line["member"], strict=True))
-                               for row in zip(own["generation"], own["member"], strict=True)])  # fmt: skip
+    ancestors = set(zip(line["generation"], line["member"], strict=True))
+    return own.assign(in_line=[row in ancestors for row in zip(own["generation"], own["member"], strict=True)])
 
 
 def _most_moved(own: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -86,7 +86,7 @@ def _draw_values(axes: Axes, own: pd.DataFrame, line: pd.DataFrame, name: str, e
         _steps(axes, rows, name, end, color=_OTHERS, linewidth=0.6, alpha=0.7)
     _steps(axes, line, name, end, color=_WINNER, linewidth=2)
     values = own[name]
-    if values.min() > 0 and values.max() / values.min() >= 30:
+    if is_logarithmic(values):
         axes.set_yscale("log")
     axes.set_title(label_of(name), fontsize=9)
     axes.set_xlabel("environment steps")

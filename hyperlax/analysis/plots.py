@@ -19,6 +19,7 @@ from hyperlax.analysis.tables import (
 )
 from hyperlax.errors import UserError
 from hyperlax.results import STATUSES, Run
+from hyperlax.results.storage import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +48,7 @@ def plot_sweep(run: Run, path: str | Path) -> Path:
     numbers = _numbers(run, [name for name, _ in chosen])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        numbers.to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
+        write_atomic(path.with_suffix(".csv"), numbers.to_csv(index=False, lineterminator="\n").encode())
         _draw(run, numbers, chosen, path)
     except OSError as error:
         raise UserError(f"'{path}': cannot write the plot there: {error.strerror}") from None
@@ -60,10 +61,10 @@ def _numbers(run: Run, names: list[str]) -> pd.DataFrame:
     grouped = finite.groupby(["sample_id", "grid_step"])["mean_return"]
     curves = grouped.agg(y="mean", spread="std").reset_index().rename(columns={"grid_step": "x"})
     tables = [curves.assign(panel="learning curve")]
-    summary = run.summary.rename(columns={"final_return": "y", "final_return_std": "spread"})
-    ranked = summary[["sample_id", "y", "spread", "status"]]
+    columns = ["sample_id", "final_return", "final_return_std", "status"]
+    ranked = run.summary[columns].rename(columns={"final_return": "y", "final_return_std": "spread"})
     tables.append(ranked.assign(panel="final return", x=np.arange(1, len(ranked) + 1)))
-    tables += [ranked.assign(panel=name, x=summary[name]) for name in names]
+    tables += [ranked.assign(panel=name, x=run.summary[name]) for name in names]
     table = pd.concat([part.astype({"x": object}) for part in tables], ignore_index=True)
     return table[["panel", "sample_id", "x", "y", "spread", "status"]]
 
@@ -78,12 +79,14 @@ def _draw(run: Run, numbers: pd.DataFrame, chosen: list[tuple[str, float]], path
             lower = list(rows[1].subplots(1, len(chosen), sharey=True, squeeze=False)[0])
             lower[0].set_ylabel("final return")
             for axes, (name, importance) in zip(lower, chosen, strict=True):
-                draw_hyperparameter(axes, numbers[numbers["panel"] == name], name, importance)
+                title = f"correlation {importance:.2f}" if importance > 0 else ""
+                draw_hyperparameter(axes, numbers[numbers["panel"] == name], name, title)
 
 
 def _draw_curves(axes: Axes, numbers: pd.DataFrame, run: Run) -> None:
     curves = numbers[numbers["panel"] == "learning curve"]
-    best = run.summary["sample_id"].iloc[0]
+    completed = run.summary[run.summary["status"] == STATUSES[0]]
+    best = (completed if len(completed) else run.summary)["sample_id"].iloc[0]
     for sample_id, curve in curves.groupby("sample_id"):
         x, y = curve["x"].astype(float), curve["y"]
         if sample_id == best:
@@ -119,7 +122,7 @@ def _draw_ranking(axes: Axes, ranked: pd.DataFrame) -> None:
     axes.legend(frameon=False, loc="best", handletextpad=0.1)
 
 
-def draw_hyperparameter(axes: Axes, points: pd.DataFrame, name: str, importance: float) -> None:
+def draw_hyperparameter(axes: Axes, points: pd.DataFrame, name: str, title: str = "") -> None:
     """Draws returns ``y`` against values ``x`` of a hyperparameter; rows are samples, the best first."""
     values = points["x"].infer_objects()
     if is_categorical(values):
@@ -130,8 +133,8 @@ def draw_hyperparameter(axes: Axes, points: pd.DataFrame, name: str, importance:
             axes.set_xscale("log")
             axes.minorticks_off()  # they take most of the time that such a picture does
     axes.set_xlabel(label_of(name))
-    if importance > 0:
-        axes.set_title(f"importance {importance:.2f}", fontsize=8, color="#555555")
+    if title:
+        axes.set_title(title, fontsize=8, color="#555555")
 
 
 def _draw_points(axes: Axes, points: pd.DataFrame, places: np.ndarray) -> None:

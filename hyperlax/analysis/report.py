@@ -12,16 +12,16 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from hyperlax.analysis.collection import Entry, entry_of
-from hyperlax.analysis.comparison import aggregates, improvements, overall, plot_comparison
+from hyperlax.analysis.comparison import Tables, plot_comparison, tables
 from hyperlax.analysis.figures import FORMATS
 from hyperlax.analysis.page import Section, facts, page, shown, table
 from hyperlax.analysis.run_pictures import NAMES, SHORT, plot_run
-from hyperlax.analysis.time_pictures import objectives_of
+from hyperlax.analysis.sensitivity import sensitivity
 from hyperlax.errors import UserError
 from hyperlax.results import Run
 from hyperlax.results.storage import write_atomic
@@ -31,8 +31,28 @@ MOST_BYTES = 2_500_000  # of all pictures together; those beyond are named
 _LARGE = 300_000  # bytes of a picture
 
 
-def draw_report(entries: Sequence[Entry], folder: Path, title: str) -> tuple[list[Path], Path]:
-    """Draws some results and writes ``report.html`` beside the pictures; returns the pictures and the report.
+class Drawn(NamedTuple):
+    """What was made of some results.
+
+    Attributes:
+        pictures: files.
+        tables: what was found, in numbers.
+        report: file.
+    """
+
+    pictures: list[Path]
+    tables: Tables
+    report: Path
+
+
+def draw_report(
+    entries: Sequence[Entry],
+    folder: Path,
+    title: str,
+    goals: Mapping[str, float] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Drawn:
+    """Draws some results, and writes tables and ``report.html`` beside the pictures.
 
     One run has all its pictures; of several, each has those of ``SHORT``, in a folder of its own.
 
@@ -40,18 +60,23 @@ def draw_report(entries: Sequence[Entry], folder: Path, title: str) -> tuple[lis
         entries: what is told.
         folder: where everything goes.
         title: heading of the report.
+        goals: returns with which environments count as solved.
+        about: further facts, by name.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or a goal is none.
     """
+    found = tables(entries, goals)
     pictures = plot_comparison(entries, folder)
+    found.write(folder)
     if len(entries) == 1:
         pictures |= plot_run(entries[0], folder)
     else:
         for entry in entries:
             own = plot_run(entry, folder / "runs" / _slug(entry), SHORT)
             pictures |= {f"{_name(entry)}: {heading}": file for heading, file in own.items()}
-    return list(pictures.values()), write_report(entries, pictures, folder / "report.html", title)
+    report = write_report(entries, pictures, found, folder / "report.html", title, about)
+    return Drawn(list(pictures.values()), found, report)
 
 
 def write_run_report(run: Run) -> Path:
@@ -63,24 +88,36 @@ def write_run_report(run: Run) -> Path:
     if run.summary["final_return"].notna().sum() == 0:
         raise UserError(f"'{run.path}': nothing to report, no sample of this run has been evaluated yet")
     entry, folder = entry_of(run), run.path / "plots"
+    found = tables([entry])
     pictures = plot_comparison([entry], folder, FORMATS[:1]) | plot_run(entry, folder, NAMES, FORMATS[:1])
-    return write_report([entry], pictures, run.path / "report.html", f"{_name(entry)}: {run.path.name}")
+    found.write(folder)
+    return write_report([entry], pictures, found, run.path / "report.html", f"{_name(entry)}: {run.path.name}")
 
 
-def write_report(entries: Sequence[Entry], pictures: Mapping[str, Path], path: Path, title: str) -> Path:
+def write_report(
+    entries: Sequence[Entry],
+    pictures: Mapping[str, Path],
+    found: Tables,
+    path: Path,
+    title: str,
+    about: Mapping[str, Any] | None = None,
+) -> Path:
     """Writes the report of some results.
 
     Args:
         entries: what is told.
         pictures: PNG files by title.
+        found: what they come to, in numbers.
         path: of the HTML file.
         title: its heading.
+        about: further facts, by name.
 
     Raises:
         UserError: the file cannot be written.
     """
     named = [(entry, _name(entry) + ": " if len(entries) > 1 else "") for entry in entries]
-    sections = list(_compared(entries))
+    sections = [("About", facts(about))] if about else []
+    sections += _compared(entries, found)
     for entry, before in named:
         sections += _found(entry, before)
     sections += _pictured(pictures, path.parent)
@@ -112,21 +149,24 @@ def _subtitle(entries: Sequence[Entry]) -> str:
     count, families = sum(len(entry.summary) for entry in entries), len({entry.family for entry in entries})
     names = sorted({entry.environment for entry in entries})
     some = f" of {families} families" if families > 1 else ""
-    return f"{count} configuration{'s' * (count != 1)}{some} on {', '.join(names)}"
+    absent = sum(entry.left_out for entry in entries)
+    left = f"; {absent} that have not ended are left out" if absent else ""
+    return f"{count} configuration{'s' * (count != 1)}{some} on {', '.join(names)}{left}"
 
 
 # --- sections -----------------------------------------------------------------------------------
 
 
-def _compared(entries: Sequence[Entry]) -> Iterable[Section]:
+def _compared(entries: Sequence[Entry], found: Tables) -> Iterable[Section]:
     if len(entries) > 1:
-        yield "Families", table(aggregates(entries))
-        across = overall(entries)
-        if len(across):
-            yield "Families over all environments, returns scaled from the worst to the best of any", table(across)
-        better = improvements(entries)
-        if len(better):
-            yield "How likely one family's configuration beats another's", table(better)
+        yield "Families", table(found.aggregates)
+        if len(found.overall):
+            yield (
+                "Families over several environments, returns scaled from the worst (0) to the goal (1)",
+                table(found.overall),
+            )
+        if len(found.improvements):
+            yield "How likely one family's configuration beats another's", table(found.improvements)
 
 
 def _pictured(pictures: Mapping[str, Path], folder: Path) -> Iterable[Section]:
@@ -158,6 +198,11 @@ def _smaller(file: Path) -> bytes:
 def _found(entry: Entry, before: str) -> Iterable[Section]:
     """Yields what was searched for and what is best."""
     info = entry.run.info if entry.run is not None else {}
+    if info.get("matrices"):
+        try:
+            yield f"{before}Sobol indices", table(sensitivity(entry))
+        except UserError:
+            pass  # too little of it has ended
     if entry.run is not None and "study" in info:
         yield f"{before}The search", facts(_search(entry.run))
         if info.get("best_trials"):
@@ -170,7 +215,8 @@ def _told(entry: Entry, before: str, rows: int) -> Iterable[Section]:
     """Yields all configurations and how they came about."""
     run = entry.run
     columns = [*_RESULTS, *entry.hyperparameters]
-    configurations = entry.summary[[name for name in columns if name in entry.summary]].head(rows)
+    order = entry.summary.sort_values("final_return", ascending=False, na_position="last", kind="stable")
+    configurations = order[[name for name in columns if name in order]].head(rows)
     left = f", the best {rows}" if len(entry.summary) > rows else ""
     yield f"{before}Configurations{left}", table(configurations)
     if run is not None:
@@ -181,7 +227,7 @@ def _told(entry: Entry, before: str, rows: int) -> Iterable[Section]:
 
 def _search(run: Run) -> dict[str, Any]:
     request = run.info.get("request") or {}
-    aims = objectives_of(run)
+    aims = run.objectives
     counts = run.summary["status"].value_counts().to_dict()
     return {
         "study": run.info["study"],
@@ -235,7 +281,11 @@ def _made(run: Run) -> str:
     )  # fmt: skip
     known = {name.replace("_", " "): info[name] for name in names if info.get(name) is not None}
     versions = ", ".join(f"{name} {version}" for name, version in info.get("versions", {}).items())
-    rest = {name: info[name] for name in ("overrides", "space", "defaults", "failures") if info.get(name)}
+    rest = {
+        name: info[name]
+        for name in ("request", "suite", "overrides", "space", "defaults", "failures")
+        if info.get(name)
+    }
     configuration = html.escape(json.dumps(rest, indent=1, ensure_ascii=False))
     details = f"<details><summary>Configuration</summary><pre>{configuration}</pre></details>"
     return told + facts({**known, "versions": versions}) + details

@@ -12,6 +12,7 @@ from hyperlax.analysis.collection import Entry
 from hyperlax.analysis.figures import FORMATS, Drawing
 from hyperlax.analysis.importance import COLUMNS, importances
 from hyperlax.analysis.lineage import lineage_drawing
+from hyperlax.analysis.sensitivity import sensitivity_drawing
 from hyperlax.analysis.space_pictures import (
     importance_drawing,
     interactions_drawing,
@@ -25,10 +26,11 @@ from hyperlax.errors import UserError
 log = logging.getLogger(__name__)
 
 NAMES = (
-    "best_so_far", "lineage", "importance", "slices", "interactions", "parallel_coordinates", "throughput", "timeline"
+    "best_so_far", "lineage", "sensitivity", "importance", "slices", "interactions", "parallel_coordinates",
+    "throughput", "timeline",
 )  # fmt: skip
 #: Of each of several runs.
-SHORT = ("lineage", "importance", "timeline")
+SHORT = ("lineage", "sensitivity", "importance", "timeline")
 
 
 def plot_run(
@@ -61,7 +63,7 @@ def _drawings(entry: Entry, only: Collection[str]) -> Iterable[tuple[str, Drawin
     names = [name for name in weights if name in whole]
     names = names or [name for name, _ in important_hyperparameters(entry.summary, whole)]
     makers: dict[str, Callable[[], Drawing | None]] = {
-        "importance": lambda: importance_drawing(table),
+        "importance": lambda: importance_drawing(entry, table),
         "slices": lambda: slices_drawing(entry, names, weights),
         "interactions": lambda: interactions_drawing(entry, names),
         "parallel_coordinates": lambda: parallel_drawing(entry, names),
@@ -70,6 +72,7 @@ def _drawings(entry: Entry, only: Collection[str]) -> Iterable[tuple[str, Drawin
         makers |= {
             "best_so_far": lambda: best_so_far_drawing(run),
             "lineage": lambda: lineage_drawing(run),
+            "sensitivity": lambda: sensitivity_drawing(entry),
             "throughput": lambda: throughput_drawing(run),
             "timeline": lambda: timeline_drawing(run),
         }

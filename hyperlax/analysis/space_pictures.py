@@ -27,13 +27,14 @@ _BINS = 4  # of a number, in an interaction map
 _LIGHT = 0.47  # from here on, a colour map's colours need black text
 
 
-def importance_drawing(table: pd.DataFrame) -> Drawing | None:
+def importance_drawing(entry: Entry, table: pd.DataFrame) -> Drawing | None:
     """Returns the importances of :func:`hyperlax.analysis.importance.importances` as a picture."""
     if table.empty:
         return None
     count = int(table["configurations"].iloc[0])
     doubt = f": too few to tell, {ENOUGH_SAMPLES} or more would" if count < ENOUGH_SAMPLES else ""
-    title = f"Importance of hyperparameters (PED-ANOVA), {count} configurations{doubt}"
+    aim = label_of(entry.aim[0])
+    title = f"Importance of hyperparameters for the {aim} (PED-ANOVA), {count} configurations{doubt}"
     return Drawing(title, (7, 1.5 + 0.27 * min(len(table), _MOST_BARS)), partial(_draw_importance, table))
 
 
@@ -61,11 +62,11 @@ def slices_drawing(entry: Entry, names: list[str], weights: dict[str, float]) ->
         weights: their importances, where known.
     """
     shown = names[:_MOST_SLICES]
-    if not shown or len(entry.summary) < 2:
+    if not shown or len(entry.summary) < 2 or entry.lost.all():
         return None
     columns = _columns(len(shown))
     lines = -(-len(shown) // columns)
-    title = "Final return against the most important hyperparameters; blue: the best"
+    title = "Final return against the most important hyperparameters; blue: the highest"
     size = (1.0 + 3.1 * columns, 0.8 + 2.7 * lines)
     return Drawing(title, size, partial(_draw_slices, entry, shown, weights))
 
@@ -77,12 +78,12 @@ def _columns(panels: int) -> int:
 def _draw_slices(entry: Entry, names: list[str], weights: dict[str, float], figure: Figure) -> pd.DataFrame:
     columns = _columns(len(names))
     grid = figure.subplots(-(-len(names) // columns), columns, sharey=True, squeeze=False)
-    points = entry.summary.sort_values("final_return", ascending=False, na_position="last", ignore_index=True)
-    points = points.rename(columns={"final_return": "y"})
+    points = entry.reached.sort_values("final_return", ascending=False, na_position="last", ignore_index=True)
     tables = []
     for axes, name in zip(grid.flatten(), names, strict=False):
-        panel = points[["sample_id", "status", "y"]].assign(x=points[name], panel=name)
-        draw_hyperparameter(axes, panel, name, weights.get(name, 0.0))
+        panel = points[["sample_id", "status"]].assign(x=points[name], y=points["final_return"], panel=name)
+        weight = weights.get(name, 0.0)
+        draw_hyperparameter(axes, panel, name, f"importance {weight:.2f}" if weight > 0 else "")
         tables.append(panel.astype({"x": object}))
     for axes in grid.flatten()[len(names) :]:
         axes.set_visible(False)
@@ -97,7 +98,7 @@ def _draw_slices(entry: Entry, names: list[str], weights: dict[str, float], figu
 def interactions_drawing(entry: Entry, names: list[str]) -> Drawing | None:
     """Returns a map for each pair of the most important hyperparameters: mean returns on a coarse grid."""
     shown = names[:_MOST_INTERACTING]
-    if len(shown) < 2 or not np.isfinite(entry.returns).any():
+    if len(shown) < 2 or entry.lost.all():
         return None
     side = len(shown) - 1
     title = "Mean final return by pairs of hyperparameters, with the number of configurations"
@@ -179,10 +180,10 @@ def _binned(column: pd.Series) -> tuple[list[str], np.ndarray, bool]:
 def parallel_drawing(entry: Entry, names: list[str]) -> Drawing | None:
     """Returns parallel coordinates: an axis a hyperparameter, a line a configuration, coloured by its final return."""
     shown = names[:_MOST_AXES]
-    if not shown or len(entry.summary) < 2 or not np.isfinite(entry.returns).any():
+    if not shown or len(entry.summary) < 2 or entry.lost.all():
         return None
-    absent = "; dotted: without a return" if entry.summary["final_return"].isna().any() else ""
-    title = f"Configurations by their most important hyperparameters; thick: the best{absent}"
+    absent = "; dotted: diverged or failed" if entry.lost.any() else ""
+    title = f"Configurations by their most important hyperparameters; thick: the highest{absent}"
     return Drawing(title, (2.6 + 1.25 * (len(shown) + 1), 4.2), partial(_draw_parallel, entry, shown))
 
 
@@ -192,7 +193,7 @@ def _draw_parallel(entry: Entry, names: list[str], figure: Figure) -> pd.DataFra
     from matplotlib.colors import Normalize
 
     axes = figure.subplots()
-    table = entry.summary.sort_values("final_return", na_position="first", ignore_index=True)  # the best above all
+    table = entry.reached.sort_values("final_return", na_position="first", ignore_index=True)  # the best above all
     returns = table["final_return"].to_numpy(float)
     finite = np.isfinite(returns)
     worst = np.where(finite, returns, returns[finite].min())

@@ -7,7 +7,8 @@ Statistical Precipice" (2021).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -86,7 +87,8 @@ def with_interval(
         confidence: of the interval.
         seed: of the bootstrap.
     """
-    drawn = np.concatenate([statistic(resample[0]) for resample in _resampled([scores], resamples, seed)])
+    rows = _rows_drawn([scores.shape], resamples, seed)
+    drawn = np.concatenate([statistic(np.take_along_axis(scores[None], some, axis=1)) for (some,) in rows])
     return _estimate(statistic(scores[None])[0], drawn, confidence)
 
 
@@ -105,24 +107,52 @@ def probability_of_improvement(
         resamples: of the bootstrap, with ``confidence`` and ``seed`` as in :func:`with_interval`.
     """
 
-    def better(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        difference = a[..., :, None, :] - b[..., None, :, :]
-        return (0.5 + 0.5 * np.sign(difference)).mean(axis=(-3, -2, -1))
+    # How many of the others are below a score, and how many are not above it: their mean is the share that it beats.
+    ordered = np.sort(other, axis=0)
+    columns = range(scores.shape[1])
+    places = np.stack(
+        [[np.searchsorted(ordered[:, t], scores[:, t], side) for t in columns] for side in ("left", "right")]
+    )  # (2, tasks, runs)
 
-    drawn = np.concatenate([better(*both) for both in _resampled([scores, other], resamples, seed, len(other))])
-    return _estimate(better(scores, other), drawn, confidence)
+    def better(rows: np.ndarray, other_rows: np.ndarray) -> np.ndarray:
+        shares = [_beaten(places[:, task, rows[..., task]], other_rows[..., task]) for task in columns]
+        return np.mean(shares, axis=0)
+
+    whole = [np.broadcast_to(np.arange(len(some))[:, None], (1, *some.shape)) for some in (scores, other)]
+    drawn = np.concatenate([better(*both) for both in _rows_drawn([scores.shape, other.shape], resamples, seed)])
+    return _estimate(better(*whole)[0], drawn, confidence)
 
 
-def _resampled(groups: list[np.ndarray], resamples: int, seed: int, width: int = 1) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yields parts of all resamples, each as large as memory likes; runs are drawn within each task."""
+def _beaten(places: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Returns the mean share of some numbers below others, ties counting half.
+
+    Args:
+        places: of each of the others among the sorted numbers, from the left and from the right, ``(2, resamples, n)``.
+        rows: which of the sorted numbers there are, ``(resamples, m)``.
+    """
+    count, m = rows.shape
+    lines = np.arange(count)[:, None]
+    times = np.bincount((rows + lines * m).ravel(), minlength=count * m).reshape(count, m)
+    below = np.concatenate([np.zeros((count, 1), int), np.cumsum(times, axis=1)], axis=1)
+    return np.asarray((below[lines, places[0]] + below[lines, places[1]]).mean(axis=1) / (2 * m))
+
+
+def _rows_drawn(
+    shapes: Sequence[tuple[int, ...]], resamples: int, seed: int, width: int = 1
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yields which runs the resamples of some scores have, drawn within each task, as many at a time as memory likes.
+
+    Args:
+        shapes: of the scores, ``(runs, …)``; what is drawn is ``(resamples at a time, runs, …)`` of each.
+        resamples: how many there are in all.
+        seed: of the bootstrap.
+        width: how many numbers each drawn one becomes.
+    """
     rng = np.random.default_rng(seed)
-    part = max(1, _BATCH // (groups[0].size * width))
+    part = max(1, _BATCH // (max(math.prod(shape) for shape in shapes) * width))
     for first in range(0, resamples, part):
         count = min(part, resamples - first)
-        yield tuple(
-            np.take_along_axis(scores[None], rng.integers(len(scores), size=(count, *scores.shape)), axis=1)
-            for scores in groups
-        )
+        yield tuple(rng.integers(shape[0], size=(count, *shape)) for shape in shapes)
 
 
 def _estimate(value: np.ndarray, drawn: np.ndarray, confidence: float) -> Estimate:
@@ -134,9 +164,13 @@ def _estimate(value: np.ndarray, drawn: np.ndarray, confidence: float) -> Estima
 
 
 def expected_best(
-    values: np.ndarray, resamples: int = RESAMPLES, confidence: float = CONFIDENCE, seed: int = 0
+    values: np.ndarray,
+    k: np.ndarray,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
 ) -> Estimate:
-    """Returns what the best of k configurations is expected to be, for k = 1 … n, ``(n,)``.
+    """Returns what the best of k configurations is expected to be, for some k, of the shape of ``k``.
 
     It is the mean over all choices of k of the n configurations that were trained: without bias for every k, unlike the
     best of k draws with replacement. The interval is that of a bootstrap over configurations, which says little for k
@@ -144,16 +178,18 @@ def expected_best(
 
     Args:
         values: one a configuration, ``(n,)``; those that failed count as the worst, not as missing.
+        k: whole numbers from 1 to n.
         resamples: of the bootstrap, with ``confidence`` and ``seed`` as in :func:`with_interval`.
     """
-    weights = _order_weights(len(values))
-    drawn = np.random.default_rng(seed).choice(values, size=(resamples, len(values)))
-    return _estimate(weights @ np.sort(values), np.sort(drawn, axis=1) @ weights.T, confidence)
+    weights = _order_weights(len(values), k)
+    rows = _rows_drawn([values.shape], resamples, seed)
+    drawn = np.concatenate([np.sort(values[some], axis=1) @ weights.T for (some,) in rows])
+    return _estimate(weights @ np.sort(values), drawn, confidence)
 
 
-def _order_weights(n: int) -> np.ndarray:
+def _order_weights(n: int, k: np.ndarray) -> np.ndarray:
     """Returns how likely the i-th smallest of n is the largest of k of them, ``(k, i)``: C(i-1, k-1) / C(n, k)."""
-    k = np.arange(1, n + 1)[:, None]
+    k = k[:, None]
     i = np.arange(1, n + 1)[None]
     with np.errstate(divide="ignore"):
         logs = _log_choose(i - 1, k - 1) - _log_choose(np.full_like(k, n), k)
@@ -172,8 +208,8 @@ def rank_correlation(
     x: np.ndarray, y: np.ndarray, resamples: int = RESAMPLES, confidence: float = CONFIDENCE, seed: int = 0
 ) -> Estimate:
     """Returns Spearman's ρ with its bootstrap interval over pairs; NaN of a constant."""
-    drawn = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
-    correlations = _spearman(x[drawn], y[drawn])
+    rows = _rows_drawn([x.shape], resamples, seed)
+    correlations = np.concatenate([_spearman(x[some], y[some]) for (some,) in rows])
     finite = correlations[np.isfinite(correlations)]
     return _estimate(_spearman(x[None], y[None])[0], finite if finite.size else np.array([np.nan]), confidence)
 
@@ -229,7 +265,9 @@ def sobol_indices(
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.stack([explained, unexplained]) / variance
 
-    drawn = indices(np.random.default_rng(seed).integers(len(a), size=(resamples, len(a))))
+    drawn = np.concatenate(
+        [indices(some) for (some,) in _rows_drawn([a.shape], resamples, seed, width=len(ab))], axis=-1
+    )
     whole = indices(np.arange(len(a)))
     both = (_estimate(whole[i], np.moveaxis(drawn[i], -1, 0), confidence) for i in range(2))
     return Sensitivity(*both)

@@ -53,24 +53,29 @@ def benchmark_table(cells: pd.DataFrame) -> Table:
     for header in ("cell", "best", "fresh seeds", "median", "IQM (95%)"):
         table.add_column(header, justify="left" if header == "cell" else "right")
     for row in cells.to_dict("records"):
-        iqm, low, high = (short(row.get(name, math.nan)) for name in ("iqm", "iqm_low", "iqm_high"))
-        middle = f"{iqm} ({low} … {high})"
         recipe = row["recipe"].removeprefix("benchmarked.")
-        cell = f"{recipe} {row['environment']} {row['mode']}, {row['samples']} samples"
-        table.add_row(cell, *(short(row[name]) for name in ("best", "fresh_seeds", "median")), middle)
+        cell = f"{recipe} {row['environment']} {row['mode']}, {row['configurations']} samples"
+        table.add_row(
+            cell, *(short(row[name]) for name in ("best", "fresh_seeds", "median")), _with_interval(row, "iqm")
+        )
     return table
 
 
 def families_table(aggregates: pd.DataFrame) -> Table:
     """Returns what :func:`hyperlax.analysis.comparison.aggregates` does as a rich table."""
     table = Table(title="Final returns, 95% intervals", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in ("environment", "family", "configurations", "IQM", "median", "best"):
+    for header in ("environment", "family", "configurations", "IQM", "median", "best", "fresh seeds"):
         table.add_column(header, justify="left" if header in ("environment", "family") else "right")
     for row in aggregates.to_dict("records"):
-        spread = [f"{short(row[n])} ({short(row[f'{n}_low'])} … {short(row[f'{n}_high'])})" for n in ("iqm", "median")]
         names = (row["environment"], row["family"], str(row["configurations"]))
-        table.add_row(*names, *spread, short(row["best"]))
+        middle = (_with_interval(row, name) for name in ("iqm", "median"))
+        table.add_row(*names, *middle, *(short(row[name]) for name in ("best", "fresh_seeds")))
     return table
+
+
+def _with_interval(row: dict[str, Any], name: str) -> str:
+    low, high = row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)
+    return short(row[name]) + ("" if math.isnan(low) else f" ({short(low)} … {short(high)})")
 
 
 def important_hyperparameters(summary: pd.DataFrame, names: list[str]) -> list[tuple[str, float]]:
@@ -110,8 +115,8 @@ def is_logarithmic(column: pd.Series) -> bool:
 
 def short(value: Any) -> str:
     """Returns a value for a narrow column: numbers to four digits, nothing for NaN."""
-    if isinstance(value, float):
-        return "-" if math.isnan(value) else f"{value:.4g}"
+    if value is None or isinstance(value, float):
+        return "-" if value is None or math.isnan(value) else f"{value:.4g}"
     return str(value)
 
 

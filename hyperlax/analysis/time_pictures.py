@@ -224,16 +224,9 @@ def best_so_far_drawing(run: Run) -> Drawing | None:
     table = best_so_far(run)
     if table["best"].notna().sum() == 0:
         return None
-    aims = objectives_of(run)
+    aims = run.objectives
     title = "Best so far: " + ", ".join(f"{name.replace('_', ' ')} ({direction})" for name, direction in aims.items())
     return Drawing(title, (9.2, 0.9 + 2.6 * len(aims)), partial(_draw_best, table))
-
-
-def objectives_of(run: Run) -> dict[str, str]:
-    """Returns the objectives of a search, and whether to ``maximize`` or ``minimize`` each."""
-    request = run.info.get("request") or {}
-    names, directions = request.get("objectives") or ["final_return"], request.get("directions") or ["maximize"]
-    return dict(zip(names, directions, strict=True))
 
 
 def best_so_far(run: Run) -> pd.DataFrame:
@@ -247,7 +240,7 @@ def best_so_far(run: Run) -> pd.DataFrame:
     table = table.sort_values(["ended", "sample_id"], ignore_index=True)
     known = {"trial": table["sample_id"], "status": table["status"], "finished": np.arange(1, len(table) + 1)}
     parts = []
-    for objective, direction in objectives_of(run).items():
+    for objective, direction in run.objectives.items():
         values = table[objective].astype(float).replace([np.inf, -np.inf], np.nan)
         completed = values.where(table["status"] == "COMPLETED")
         best = (completed.cummax() if direction == "maximize" else completed.cummin()).ffill()

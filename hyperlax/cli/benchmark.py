@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hyperlax.cli import options
+from hyperlax.errors import RunFailed
 
 
 def run_benchmark(
@@ -131,9 +133,13 @@ def run_benchmark(
         set=options.overrides(set_),
     )
     others = None if launcher == "local" else partial(launch, launcher, workers=workers, settings=settings)
-    done: Any = benchmark.run_benchmark(
-        suite, output_root, launcher=others, dry_run=dry_run, resume=resume, resume_from=resume_from
-    )
+    failure = None
+    try:
+        done = benchmark.run_benchmark(
+            suite, output_root, launcher=others, dry_run=dry_run, resume=resume, resume_from=resume_from
+        )
+    except RunFailed as error:  # what has not failed is told first
+        failure, done = error, benchmark.Benchmark.opened(Path(output_root))
     if dry_run:
         typer.echo(done.describe())
         return
@@ -143,13 +149,20 @@ def run_benchmark(
 
     from hyperlax.analysis.tables import benchmark_table
 
-    Console(highlight=False).print(benchmark_table(done.table()))
-    for cell in done.unfinished():
+    table = done.table()
+    if len(table):
+        Console(highlight=False).print(benchmark_table(table))
+    for cell in done.unfinished() if failure is None else ():
         typer.echo(f"left     {cell}: another process is at it")
     typer.echo(f"results  {done.root}")
-    if plot and not done.unfinished() and done.table()["best"].notna().any():
+    if plot and (failure is not None or not done.unfinished()) and len(table) and table["iqm"].notna().any():
         from hyperlax.analysis.collection import collect
         from hyperlax.analysis.report import draw_report
 
-        _, report = draw_report(collect([done.root]), done.root / "plots", f"Benchmark {done.root.name}")
-        typer.echo(f"report   {report}")
+        about = {"command": done.command, **asdict(done.suite)}
+        about |= {f"skipped: {cell}": why for cell, why in done.skipped.items()}
+        title = f"Benchmark {done.root.name}"
+        drawn = draw_report(collect([done.root]), done.root / "plots", title, about=about)
+        typer.echo(f"report   {drawn.report}")
+    if failure is not None:
+        raise failure

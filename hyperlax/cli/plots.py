@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hyperlax.cli import options
+from hyperlax.errors import UserError
 
 
 def plot_benchmark(
@@ -23,6 +24,14 @@ def plot_benchmark(
     output: Annotated[
         Path | None,
         typer.Option("--output", metavar="DIR", help="Where pictures go; plots/ in the first path by default."),
+    ] = None,
+    goals: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--goals",
+            metavar="ENV=RETURN …",
+            help="Returns with which environments count as solved: tells by how much configurations miss them.",
+        ),
     ] = None,
     log_level: options.LogLevel = "WARNING",
 ) -> None:
@@ -46,12 +55,23 @@ def plot_benchmark(
     from hyperlax.analysis.tables import families_table
 
     entries = collect(results)
-    comparison.warn_of_few(entries)
-    importance.warn_of_few(entries)
     first = results[0]
     folder = output if output is not None else (first if first.is_dir() else first.parent) / "plots"
-    pictures, report = draw_report(entries, folder, f"Results of {', '.join(map(str, results))}")
-    Console(highlight=False).print(families_table(comparison.aggregates(entries)))
-    for picture in pictures:
-        typer.echo(f"picture  {picture}")
-    typer.echo(f"report   {report}")
+    wanted = {name: _number(name, text) for name, text in options.assignments("--goals", goals).items()}
+    drawn = draw_report(entries, folder, f"Results of {', '.join(map(str, results))}", wanted)
+    comparison.warn_of_few(entries)
+    importance.warn_of_few(entries)
+    Console(highlight=False).print(families_table(drawn.tables.aggregates))
+    for picture in drawn.pictures:
+        if picture.parent == folder:
+            typer.echo(f"picture  {picture}")
+    if (folder / "runs").exists():
+        typer.echo(f"pictures {folder / 'runs'}, of each run")
+    typer.echo(f"report   {drawn.report}")
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"--goals {name}={text}: accepted is a number, for example gymnax.cartpole=475") from None

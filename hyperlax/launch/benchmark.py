@@ -32,7 +32,9 @@ import numpy as np
 import pandas as pd
 
 from hyperlax import runs
-from hyperlax.analysis.statistics import interquartile_mean, with_interval
+from hyperlax.analysis.collection import entry_of, ranked
+from hyperlax.analysis.comparison import aggregated
+from hyperlax.analysis.figures import write_numbers
 from hyperlax.api import sweep
 from hyperlax.engine import devices
 from hyperlax.engine.plan import Plan, duration, in_bytes
@@ -44,6 +46,7 @@ from hyperlax.errors import CannotWrite, RunFailed, UserError
 from hyperlax.launch.suite import Cell, Suite
 from hyperlax.recipes import Recipe, RunLength, get_recipe
 from hyperlax.results import resume as resuming
+from hyperlax.results.directory import UNITS
 from hyperlax.results.lock import BusyDirectory, DirectoryLock
 from hyperlax.results.reader import Run, find_run, load_run
 from hyperlax.results.storage import TextTable, read_table, read_text, write_atomic
@@ -54,7 +57,7 @@ from hyperlax.spaces.samplers import draw
 
 log = logging.getLogger(__name__)
 
-PLAN, TABLE, FAILURE = "benchmark.json", "benchmark.csv", "failed.json"
+PLAN, TABLE, FAILURE = "benchmark.json", "benchmark", "failed.json"
 
 
 @dataclass(frozen=True)
@@ -109,10 +112,19 @@ class Benchmark:
         suite: what it consists of.
         units: of each cell.
         skipped: pairs that cannot be, and why.
+        command: that began it; None from Python.
     """
 
-    def __init__(self, root: Path, suite: Suite, units: Mapping[Cell, list[Unit]], skipped: Mapping[Cell, str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        suite: Suite,
+        units: Mapping[Cell, list[Unit]],
+        skipped: Mapping[Cell, str],
+        command: str | None,
+    ) -> None:
         self.root, self.suite, self.units, self.skipped = root, suite, dict(units), dict(skipped)
+        self.command = command
 
     # --- the plan ----------------------------------------------------------------------------------
 
@@ -131,7 +143,7 @@ class Benchmark:
             units[cell] = [
                 Unit(
                     cell,
-                    root / cell.folder / "units" / f"{number:03d}",
+                    root / cell.folder / UNITS / f"{number:03d}",
                     tuple(sorted({task.sample_id for task in program.real_tasks})),
                     program.total_seconds,
                     program.memory,
@@ -140,7 +152,7 @@ class Benchmark:
             ]
         if not units:
             raise UserError(f"nothing can be run: {next(iter(skipped.values()))}")
-        return cls(root, suite, units, skipped)
+        return cls(root, suite, units, skipped, runs.command_line())
 
     @classmethod
     def opened(cls, root: Path) -> Benchmark:
@@ -161,7 +173,7 @@ class Benchmark:
                 for cell, entry in zip(cells, content["cells"], strict=True)
             }
             skipped = {Cell(*entry["cell"]): entry["why"] for entry in content["skipped"]}
-            code = content["code"]
+            code, command = content["code"], content.get("command")
         except FileNotFoundError:
             raise UserError(f"'{root}': no benchmark in it (no {PLAN})") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -171,13 +183,14 @@ class Benchmark:
             ) from None
         if code != runs.code():
             raise UserError(f"'{root}': begun by other code: {code} there, {runs.code()} here")
-        return cls(root, suite, units, skipped)
+        return cls(root, suite, units, skipped, command)
 
     def save(self) -> None:
         """Writes the plan."""
         content = {
             "suite": asdict(self.suite),
             "code": runs.code(),
+            "command": self.command,
             "cells": [
                 {
                     "cell": list(vars(cell).values()),
@@ -292,7 +305,7 @@ class Benchmark:
             return
         if self.is_finished(cell):
             runs.draw_picture(load_run(folder))
-            shutil.rmtree(folder / "units", ignore_errors=True)
+            shutil.rmtree(folder / UNITS, ignore_errors=True)
 
     def _put_together(self, cell: Cell, folder: Path) -> None:
         units = [(unit, unit.run()) for unit in self.units[cell]]
@@ -325,8 +338,11 @@ class Benchmark:
             "seconds": round(sum(run.info.get("seconds") or 0.0 for run in there), 2),
             "failures": [unit.failure for unit, _ in units if unit.failure is not None],
             "mode": cell.mode,
+            "suite": asdict(self.suite),
+            "command": self.command,
         }
         recipe, env, length = self._resolved(cell)
+        info |= runs.describe_space(recipe, env, self.suite.overrides(cell.recipe), recipe.space)
         defaults = recipe.defaults_for(env.name)
         configured = {i: runs.configured(defaults, s.values, env) for i, s in self._samples(cell).items()}
         samples = [Sample(i, flatten(hyperparams)) for i, hyperparams in configured.items()]
@@ -348,30 +364,19 @@ class Benchmark:
     def table(self) -> pd.DataFrame:
         """Returns a row a cell that has been put together, and writes them all to ``benchmark.csv``.
 
-        The interquartile mean is of the final returns of all configurations, those without a return counting as the
-        worst; its 95% interval is a bootstrap's over configurations.
+        Its columns are the recipe and mode, those of :func:`hyperlax.analysis.comparison.aggregates`, and seconds.
         """
-        rows = []
-        for cell in self.units:
-            if self._state(cell) not in ("finished", "failed"):
-                continue
-            run = load_run(self.root / cell.folder)
-            returns = run.summary["final_return"]
-            winner = run.info.get("winner") or {}
-            counted = returns.fillna(returns.min()).to_numpy(float)[:, None]
-            row = {
-                "recipe": cell.recipe, "environment": cell.env, "mode": cell.mode, "samples": len(run.summary),
-                "completed": int((run.summary["status"] == "COMPLETED").sum()), "best": returns.max(),
-                "fresh_seeds": winner.get("fresh_seeds_final_return"), "median": returns.median(),
-            }  # fmt: skip
-            if returns.notna().any():
-                middle = with_interval(counted, interquartile_mean)
-                row |= {"iqm": middle.value, "iqm_low": middle.low, "iqm_high": middle.high}
-            rows.append(row | {"seconds": run.info["seconds"]})
+        cells = [cell for cell in self.units if self._state(cell) in ("finished", "failed")]
+        entries = ranked([entry_of(load_run(self.root / cell.folder)) for cell in cells])
+        rows = [
+            {"recipe": cell.recipe, "environment": cell.env, "mode": cell.mode}
+            | aggregated(entry)
+            | {"seconds": entry.run.info["seconds"] if entry.run is not None else None}
+            for cell, entry in zip(cells, entries, strict=True)
+        ]
         table = pd.DataFrame(rows)
         if rows:
-            text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-            write_atomic(self.root / TABLE, text.encode())
+            write_numbers(table, self.root / TABLE)
         return table
 
     def failures(self) -> dict[Cell, str]:

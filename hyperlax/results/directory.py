@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hyperlax.errors import UserError
 
+UNITS = "units"  # folder of the parts of a benchmark's cell, while it is worked on
 _RUN_NAME = re.compile(r"run_(\d+)")
 
 

@@ -56,6 +56,13 @@ class Run:
         """The names of the hyperparameters, in the order of the samples' columns."""
         return [str(name) for name in self.samples.columns if name != "sample_id"]
 
+    @property
+    def objectives(self) -> dict[str, str]:
+        """What samples were to be good at, and whether to ``maximize`` or ``minimize`` it; several of a search."""
+        request = self.info.get("request") or {}
+        names, directions = request.get("objectives") or ["final_return"], request.get("directions") or ["maximize"]
+        return dict(zip(names, directions, strict=True))
+
 
 def load_run(path: str | Path) -> Run:
     """Returns the run in a directory, or the most recent one of those below it.

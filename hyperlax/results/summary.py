@@ -62,7 +62,7 @@ import numpy as np
 import pandas as pd
 
 from hyperlax.results.storage import as_cell
-from hyperlax.spaces.files import canonical_name, published_header
+from hyperlax.spaces.files import RESULT_COLUMNS, canonical_name, published_header
 
 #: A lane's possible ends, best first; the status of a sample is the worst of its seeds'.
 STATUSES = ("COMPLETED", "PRUNED", "TIMED_OUT", "DIVERGED", "FAILED")
@@ -181,6 +181,12 @@ def name_of(header: str) -> str:
     """Returns a header's canonical name, the inverse of `header_of`."""
     name = header.strip().replace(" ", "_")
     return name if name in NOT_HYPERPARAMETERS else canonical_name(header)
+
+
+def hyperparameter_columns(table: pd.DataFrame) -> list[str]:
+    """Returns the columns of a summary, ours or a published one, that are hyperparameters."""
+    known = NOT_HYPERPARAMETERS | RESULT_COLUMNS
+    return [str(name) for name in table.columns if name not in known]
 
 
 def _curves(evaluations: pd.DataFrame) -> Mapping[int, pd.DataFrame]:

@@ -30,6 +30,7 @@ def entry(count, seed=0, **changed):
     table["final_return"] = -((np.log10(table["lr"]) + 3) ** 2)
     table = table.assign(**changed)
     names = [name for name in table if name != "final_return"]
+    table["status"] = "COMPLETED"
     return Entry("ppo_mlp", "gymnax.cartpole", table, names, None, None)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hyperlax.analysis.collection import collect, entry_of
+from hyperlax.analysis.comparison import tables
 from hyperlax.analysis.report import draw_report, write_report, write_run_report
 from hyperlax.cli import main
 from hyperlax.errors import UserError
@@ -48,7 +49,7 @@ def test_a_run_has_everything_in_one_file(search):
     report = write_run_report(search)
     page = report.read_text()
     assert report == search.path / "report.html" and has_no_reference(page)
-    assert page.count("data:image/png") == 3 + 7 == len(list((search.path / "plots").glob("*.png")))
+    assert page.count("data:image/png") == 4 + 7 == len(list((search.path / "plots").glob("*.png")))
     assert not list((search.path / "plots").glob("*.pdf"))
     assert "hyperlax &lt;sweep&gt; &amp; more" in page and "<button>&lt;b&gt;</button>" in page and "jax 1" in page
     facts = dict(re.findall(r"<th scope=row>(.*?)</th><td>(.*?)</td>", page))
@@ -71,16 +72,16 @@ def test_one_run_and_several_by_command(search, write_run, tmp_path, capsys):
     assert {"best_so_far", "interactions", "timeline", "learning_curves"} <= names
     assert not {"performance_profiles", "expected_best", "improvement"} & names  # there is nothing to compare
     write_run(tmp_path / "other", configurations(8), lambda v: v["lr"], algorithm="pqn")
-    pictures, report = draw_report(collect([search.path, tmp_path / "other"]), tmp_path / "both", "both")
+    pictures, _, report = draw_report(collect([search.path, tmp_path / "other"]), tmp_path / "both", "both")
     page = report.read_text()
     runs = sorted(f.relative_to(tmp_path / "both" / "runs").as_posix() for f in pictures if "runs" in f.parts)
     assert runs == [
         f"gymnax.cartpole_{family}/{name}.png"
-        for family in ("ppo_mlp", "pqn_mlp")
+        for family in ("ppo_mlp_search", "pqn_mlp")
         for name in ("importance", "timeline")
     ]
-    assert page.count("data:image/png") == 5 + 4 and has_no_reference(page)
-    assert "ppo_mlp on gymnax.cartpole: The search" in page
+    assert page.count("data:image/png") == 6 + 4 and has_no_reference(page)
+    assert "ppo_mlp, search on gymnax.cartpole: The search" in page
 
 
 def test_the_published_size_stays_small(write_run, tmp_path):
@@ -99,7 +100,8 @@ def test_pictures_for_which_there_is_no_room_are_named(search, tmp_path, monkeyp
     pictures = {name: tmp_path / "plots" / f"{name}.png" for name in ("first", "second")}
     for file in pictures.values():
         file.write_bytes(b"\x89PNG" + bytes(100_000))
-    page = write_report([entry_of(search)], pictures, tmp_path / "report.html", "t").read_text()
+    entries = [entry_of(search)]
+    page = write_report(entries, pictures, tables(entries), tmp_path / "report.html", "t").read_text()
     assert page.count("data:image/png") == 1 and "<li>plots/second.png</li>" in page
 
 
@@ -174,4 +176,4 @@ def test_the_report_sorts_and_filters_in_a_browser(search, tmp_path):
     assert found["times"][-1] == "∞"
     assert found["filtered"] == ["2"] and found["count"] == "1 of 12 rows" and found["all"] == 12
     assert found["fetched"] == [] and found["refused"] == 1
-    assert len(found["pictures"]) == 10 and min(found["pictures"]) > 500
+    assert len(found["pictures"]) == 11 and min(found["pictures"]) > 500

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from hyperlax.analysis import statistics as st
+from hyperlax.analysis.collection import entry_of
+from hyperlax.analysis.report import write_run_report
 from hyperlax.analysis.sensitivity import sensitivity
 from hyperlax.results import RunWriter, load_run
 from hyperlax.spaces.distributions import Uniform
@@ -44,10 +46,27 @@ def test_profiles_and_the_probability_of_improvement_are_rliables():
     assert st.probability_of_improvement(SCORES, SCORES, 10).value == pytest.approx(0.5)
 
 
+def test_the_probability_of_improvement_is_the_share_of_pairs_that_are_better():
+    one, other = RNG.integers(5, size=(7, 3)), RNG.integers(5, size=(4, 3))
+    pairs = 0.5 + 0.5 * np.sign(one[:, None].astype(float) - other[None])
+    assert st.probability_of_improvement(one, other, 10).value == pytest.approx(pairs.mean())
+
+
+def test_rank_correlations_are_scipys():
+    from scipy.stats import spearmanr
+
+    x = RNG.normal(size=60)
+    y = np.round(x + RNG.normal(size=60))  # with ties
+    estimate = st.rank_correlation(x, y)
+    assert estimate.value == pytest.approx(spearmanr(x, y).statistic)
+    others = [spearmanr(x[rows], y[rows]).statistic for rows in np.random.default_rng(1).integers(60, size=(1000, 60))]
+    assert (estimate.low, estimate.high) == pytest.approx(np.quantile(others, [0.025, 0.975]), abs=0.03)
+
+
 def test_the_expected_best_of_k_is_the_mean_over_all_choices_of_k():
     values = RNG.normal(size=9)
     expected = [np.mean([max(some) for some in itertools.combinations(values, k)]) for k in range(1, 10)]
-    estimate = st.expected_best(values)
+    estimate = st.expected_best(values, np.arange(1, 10))
     np.testing.assert_allclose(estimate.value, expected, atol=1e-12)
     assert (estimate.low <= estimate.value).all() and (estimate.value <= estimate.high).all()
 
@@ -57,8 +76,8 @@ def test_its_interval_covers_the_truth_about_as_often_as_it_says():
     covered = 0
     for seed in range(200):
         values = np.random.default_rng(seed).random(40)
-        estimate = st.expected_best(values, resamples=300, seed=seed)
-        covered += estimate.low[4] <= 5 / 6 <= estimate.high[4]
+        estimate = st.expected_best(values, np.array([5]), resamples=300, seed=seed)
+        covered += estimate.low[0] <= 5 / 6 <= estimate.high[0]
     assert 0.87 * 200 <= covered <= 0.99 * 200
 
 
@@ -85,12 +104,20 @@ def test_a_sweep_of_matrices_tells_what_each_hyperparameter_explains(tmp_path):
     with RunWriter(tmp_path, info, samples, [0]) as writer:
         for sample in samples:
             value = 10 * sample.values["x"] + 5 * sample.values["y"]
-            if sample.sample_id != 7:  # it diverged: its row counts in no matrix
-                row = {"sample_id": sample.sample_id, "seed": 0, "grid_step": 10, "env_steps": 10}
-                writer.evaluations([{**row, "mean_return": value}])
+            if sample.sample_id == 7:  # it has not ended: its row counts in no matrix
+                continue
+            row = {"sample_id": sample.sample_id, "seed": 0, "grid_step": 10, "env_steps": 10}
+            writer.evaluations([{**row, "mean_return": value}])
             writer.lane_finished(sample.sample_id, 0, "COMPLETED", 10)
-    table = sensitivity(load_run(tmp_path)).set_index("hyperparameter")
+    table = sensitivity(entry_of(load_run(tmp_path))).set_index("hyperparameter")
     assert list(table.index) == ["x", "y", "z"] and set(table["rows"]) == {255}
     np.testing.assert_allclose(table["first_order"], [0.8, 0.2, 0.0], atol=0.02)
     np.testing.assert_allclose(table["total_order"], [0.8, 0.2, 0.0], atol=0.02)
     assert (table["first_order_low"] <= [0.8, 0.2, 0.0]).all() and (table["first_order_high"] >= [0.8, 0.2, 0.0]).all()
+    with RunWriter(tmp_path, info, samples, [0]) as writer:
+        writer.lane_finished(7, 0, "DIVERGED", 10)
+    assert set(sensitivity(entry_of(load_run(tmp_path)))["rows"]) == {256}, "as the worst"
+    report = write_run_report(load_run(tmp_path)).read_text()
+    assert "Sobol indices of the final return, matrices of 256 rows" in report and "total order low" in report
+    assert (tmp_path / "plots" / "sensitivity.csv").exists()
+    assert not (tmp_path / "plots" / "expected_best.csv").exists(), "rows of a design are no draws"
