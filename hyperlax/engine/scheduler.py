@@ -135,6 +135,8 @@ class Sink(Protocol):
     def lane_finished(self) -> Callable[..., None]: ...
     @property
     def save_policy(self) -> Callable[..., Any]: ...
+    def sync(self) -> None:
+        """Waits until all that has been written is on the disk: a checkpoint is not to be ahead of it."""
 
 
 @dataclass
@@ -293,6 +295,7 @@ class Scheduler:
             lanes = self._refilled(lanes, slots, queue)
             self._save(lanes, slots, queue)
         if self.checkpoints is not None:
+            self.sink.sync()
             self.checkpoints.save(None, [], queue.state())
 
     def _round(self, lanes: Lanes, slots: list[Slot | None], queue: Queue) -> Lanes:
@@ -378,6 +381,7 @@ class Scheduler:
                 for lane, slot in enumerate(slots)
                 if slot is not None
             ]  # fmt: skip
+            self.sink.sync()
             self.checkpoints.save(lanes, saved, queue.state())
         if self.stop.requested:
             raise KeyboardInterrupt

@@ -296,7 +296,7 @@ class _LastReturns:
         if status == "DIVERGED":
             self.returns.pop(seed, None)
 
-    metrics = rounds = save_policy = staticmethod(_ignore)
+    metrics = rounds = save_policy = sync = staticmethod(_ignore)
 
 
 class _Progress:

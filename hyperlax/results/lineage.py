@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 LINEAGE = "lineage.csv"
+LINEAGE_KEY = ("population", "generation", "member")
 #: Its columns, before those of the hyperparameters that change.
 LINEAGE_COLUMNS = ("population", "generation", "grid_step", "member", "parent", "return")
 

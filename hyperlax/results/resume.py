@@ -19,6 +19,7 @@ import numpy as np
 import hyperlax
 from hyperlax.errors import CannotWrite, UserError, in_words
 from hyperlax.results.directory import run_directories
+from hyperlax.results.lineage import LINEAGE, LINEAGE_KEY
 from hyperlax.results.storage import TEMPORARY, TextTable, read_text
 from hyperlax.results.writer import ROUND_COLUMNS, TABLE_KEYS, policy_path
 
@@ -130,8 +131,7 @@ def digest_of(value: Any) -> str:
 
 
 def _earlier(directory: Path, info: Mapping[str, Any]) -> Earlier:
-    is_population = "population_size" in info  # of which no member can be trained again by itself
-    finished = info.get("state") == "finished" and (is_population or is_whole(directory))
+    finished = info.get("state") == "finished" and is_whole(directory)
     return Earlier(directory, finished, int(info["planned_memory"]))
 
 
@@ -258,7 +258,12 @@ def is_whole(directory: Path) -> bool:
     wrong += ["samples"] * bool(ids - samples.rows.keys()) + ["summary"] * bool(ids - summary.rows.keys())
     policies = bool(info.get("request", {}).get("save_policies", True))
     settled = {key for key, status in ends.items() if status in SETTLED}
-    missing = _incomplete(directory, tables, int(info["num_evaluations"]), policies, settled)
+    complete = "population_size" not in info  # members that had diverged lack some
+    if not complete:
+        lineage = read_text(directory / LINEAGE, LINEAGE_KEY)
+        every_member = lineage.rows and len(lineage.rows) % max(1, len(ends)) == 0  # in each generation
+        wrong += ["lineage"] * bool(lineage.damaged or not every_member)
+    missing = _incomplete(directory, tables, int(info["num_evaluations"]), policies, settled, complete)
     damaged = {f"{name}.csv" for name in wrong} | set(missing.values())
     if damaged:
         listed = ", ".join(sorted(damaged))
@@ -272,22 +277,27 @@ def _incomplete(
     num_evaluations: int,
     policies: bool,
     settled: Collection[tuple[int, int]],
+    complete: bool = True,
 ) -> dict[tuple[int, int], str]:
-    """Returns the (sample, seed)s that have ended and of which something is missing, with the file that lacks it."""
+    """Returns the (sample, seed)s that have ended and of which something is missing, with the file that lacks it.
+
+    Unless they are to be ``complete``, what completed is to have its end alone.
+    """
     evaluations, metrics = _steps_of(tables["evaluations"]), _steps_of(tables["metrics"])
     missing = {}
     for number, row in tables["lanes"].rows.items():
         key, last, status = (int(number[0]), int(number[1])), float(row["env_steps"]), row["status"]
         if key not in settled:
             continue
-        points, trained = evaluations.get(key, []), set(metrics.get(key, []))
+        points, trained = set(evaluations.get(key, [])), set(metrics.get(key, []))
         # What diverged was not evaluated then; what was pruned may have ended between two evaluations.
         at_end = {last} if status == "COMPLETED" else set()
         evaluated = (trained - ({last} if status == "DIVERGED" else set())) | at_end
         policy = policy_path(directory, *key)
-        if set(points) < evaluated or (status == "COMPLETED" and len(points) != num_evaluations):
+        cut_short = points < evaluated or (status == "COMPLETED" and len(points) != num_evaluations)
+        if not at_end <= points or (complete and cut_short):
             missing[key] = "evaluations.csv"
-        elif trained < set(points) | at_end:
+        elif not at_end <= trained or (complete and trained < points | at_end):
             missing[key] = "metrics.csv"
         elif status == "COMPLETED" and policies and not _is_readable(policy):
             missing[key] = str(policy.relative_to(directory))

@@ -117,6 +117,11 @@ class AppendTable:
                 raise KeyError(f"no column for {sorted(foreign)}; the columns are {self.columns}")
         self._write([[row.get(column) for column in self.columns] for row in rows])
 
+    def sync(self) -> None:
+        """Waits until all rows are on the disk."""
+        with naming(self._path):
+            os.fsync(self._file)
+
     def close(self) -> None:
         """Closes the file; harmless when done twice."""
         if self._file >= 0:

@@ -145,6 +145,11 @@ class RunWriter:
             self._samples = dict(sorted(self._samples.items()))
             write_atomic(path, to_csv([*self._samples.values()]).encode())
 
+    def sync(self) -> None:
+        """Waits until what is appended is on the disk."""
+        for table in (self._evaluations, self._metrics, self._lanes, self._rounds):
+            table.sync()
+
     def evaluations(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Appends evaluations, keys as in `EVALUATION_COLUMNS`."""
         self._evaluations.append(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -76,7 +77,14 @@ class OneProgram:
         return self._compiled()
 
     def _compiled(self) -> Program:
-        return compiled(self.plan.programs[0], self.example, self.env, self.length, self.run_seed, self.mesh)
+        compiler = ThreadPoolExecutor(1, "compile")
+        planned = self.plan.programs[0]
+        try:
+            return compiler.submit(
+                compiled, planned, self.example, self.env, self.length, self.run_seed, self.mesh
+            ).result()
+        finally:
+            compiler.shutdown(wait=False)  # an interrupt does not wait for a compilation
 
     def clock(self) -> float:
         """Returns seconds that the run has taken, those of earlier processes included."""
@@ -126,6 +134,8 @@ class OneProgram:
             )  # fmt: skip
             try:
                 scheduler.run(queue)
+                if stop.requested:  # the winner is trained by who goes on
+                    raise KeyboardInterrupt
                 found = conclude()
             except (UserError, RunFailed, OSError):
                 raise

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from optuna.exceptions import StorageInternalError
 
 from hyperlax import runs
-from hyperlax.engine.checkpoint import Restored
 from hyperlax.engine.program import Task
 from hyperlax.engine.sweep import final_returns
 from hyperlax.environments import Environment
@@ -25,7 +25,7 @@ from hyperlax.results.writer import EVALUATION_COLUMNS, TABLE_KEYS
 from hyperlax.search.cover import fits
 from hyperlax.search.one_program import OneProgram, marks_of
 from hyperlax.search.pruners import OVER_SEEDS, PRUNERS
-from hyperlax.search.storages import open_storage
+from hyperlax.search.storages import open_storage, reason_of, without_password
 from hyperlax.search.study import Study, quiet
 from hyperlax.search.trials import Trials
 from hyperlax.spaces.distributions import Distribution, show
@@ -88,10 +88,14 @@ class Question:
         request = {"environment": self.env.name, **length, **self.describe()}
         with quiet():
             pruner = PRUNERS[self.pruner][0](self.length.grid())
-        return Study(
-            open_storage(storage, own=not shared), self.study_name, request, self.space, self.directions,
-            self.sampler, pruner, self.seed, shared,
-        )  # fmt: skip
+        opened = open_storage(storage, own=not shared)
+        try:
+            return Study(
+                opened, self.study_name, request, self.space, self.directions, self.sampler, pruner, self.seed, shared
+            )
+        except StorageInternalError as error:
+            shown = without_password(str(storage))
+            raise UserError(f"storage '{shown}' cannot be used: {reason_of(error.__cause__ or error)}") from None
 
 
 @dataclass
@@ -136,8 +140,7 @@ class Search:
         over_seeds = question.pruner in OVER_SEEDS
         trials = Trials(study, self._configured, length, question.num_trials, question.objectives, over_seeds)
         if resumed:
-            saved = self.lanes.checkpoints(directory).load(self.lanes.program.like())
-            self._go_on(directory, trials, saved, before.get("state") == "finished")
+            self._go_on(directory, trials, before.get("state") == "finished")
 
         def conclude() -> dict[str, Any]:
             retrain, maximize = partial(self._retrained, trials), question.directions[0] == "maximize"
@@ -159,18 +162,24 @@ class Search:
             raise UserError("the program has no room for it: the space was searched for its largest corner in vain")
         return hyperparams
 
-    def _go_on(self, directory: Path, trials: Trials, saved: Restored | None, finished: bool) -> None:
-        """Takes up what an earlier process left in a run directory, as it was at its last checkpoint."""
+    def _go_on(self, directory: Path, trials: Trials, finished: bool) -> None:
+        """Takes up what an earlier process left in a run directory, as it was at its last checkpoint.
+
+        Raises:
+            UserError: the study does not have the trials that were trained.
+        """
+        checkpoints = self.lanes.checkpoints(directory)
+        saved = checkpoints.load(self.lanes.program.like())
         if saved is not None:
+            _check_that_it_has(trials.study, saved.queue["begun"], directory)
             ended = trials.restore(saved.queue)
-        else:
+        elif finished or checkpoints.path.exists():  # which is damaged: what has ended is kept
             trained = _trained(directory)
+            _check_that_it_has(trials.study, (number for number, _ in trained), directory)
             known = {trial.number for trial in trials.study.own() if trial.state.is_finished()}
-            whole = finished and {number for number, _ in trained} <= known  # else the study is damaged
-            if whole or self.lanes.checkpoints(directory).path.exists():  # which is damaged: what has ended is kept
-                ended = trials.restore(trials.everything({key for key in trained if key[0] in known}))
-            else:
-                ended = trials.restore(trials.state())
+            ended = trials.restore(trials.everything({key for key in trained if key[0] in known}))
+        else:
+            ended = trials.restore(trials.state())
         length, marks = self.question.length, marks_of(saved, trials)
         taken_up = take_up(directory, marks, length.num_evaluations, self.lanes.save_policies, ended)
         evaluations = read_table(directory / "evaluations.csv", EVALUATION_COLUMNS)
@@ -187,6 +196,17 @@ class Search:
         first, hyperparams = self.question.length.num_seeds, self._configured(values)
         tasks = [Task(sample_id, first + i, hyperparams) for i in range(count)]
         return final_returns(self.lanes.program, tasks, self.question.length)
+
+
+def _check_that_it_has(study: Study, numbers: Iterable[int], directory: Path) -> None:
+    """Raises UserError if a study lacks trials that a run has trained."""
+    lost = sorted(set(numbers) - {trial.number for trial in study.trials()})
+    if lost:
+        some = ", ".join(map(str, lost[:5])) + (", …" if len(lost) > 5 else "")
+        raise UserError(
+            f"study '{study.name}' is another or damaged: it lacks trials {some} of {directory}, whose results stay as "
+            "they are; give the storage that they were made with, or begin a search without --resume"
+        )
 
 
 def _trained(directory: Path) -> set[tuple[int, int]]:

@@ -23,7 +23,7 @@ from hyperlax.search.one_program import OneProgram
 from hyperlax.search.pruners import OVER_SEEDS, PRUNERS, rungs
 from hyperlax.search.run import Question, Search
 from hyperlax.search.samplers import check_sampler
-from hyperlax.search.storages import journal_is_whole, reachable, without_password
+from hyperlax.search.storages import reachable, warn_of_damage, without_password
 from hyperlax.spaces.distributions import Distribution
 from hyperlax.spaces.hyperparameters import replace
 from hyperlax.spaces.samplers import draw
@@ -193,7 +193,8 @@ def _is_done(earlier: Earlier, question: Question, storage: str | os.PathLike[st
     if not earlier.finished or int(info_of(earlier.directory).get("num_trials", 0)) < question.num_trials:
         return False
     if storage is None:
-        return journal_is_whole(earlier.directory / JOURNAL)
+        warn_of_damage(earlier.directory / JOURNAL)
+        return True
     return question.study(storage, shared=True).has_ended(question.num_trials)
 
 

@@ -88,8 +88,7 @@ def open_storage(where: str | os.PathLike[str], own: bool = False) -> BaseStorag
         driver = getattr(error.__cause__, "name", None) or error.name
         raise UserError(f"storage '{without_password(where)}' needs the Python package {driver}") from None
     except Exception as error:  # whatever the driver of that database raises
-        reason = without_password(" ".join(str(error).split()).partition("(Background on")[0])[:300]
-        raise UserError(f"storage '{without_password(where)}' cannot be reached: {reason}") from None
+        raise UserError(f"storage '{without_password(where)}' cannot be reached: {reason_of(error)}") from None
 
 
 def _journal(path: Path, own: bool) -> BaseStorage:
@@ -164,13 +163,11 @@ def _is_event(line: bytes) -> bool:
         return False
 
 
-def journal_is_whole(path: Path) -> bool:
-    """Returns whether a journal is there and can be read to its end; names one that cannot."""
+def warn_of_damage(path: Path) -> None:
+    """Names a journal that is not there or cannot be read to its end."""
     content = path.read_bytes() if path.exists() else b""
-    whole = content != b"" and _good(content) == len(content)
-    if not whole:
-        log.warning("%s is damaged: what it misses is made again", path)
-    return whole
+    if content == b"" or _good(content) < len(content):
+        log.warning("%s is damaged: the search cannot be made longer; all its results are there", path)
 
 
 def without_password(text: str) -> str:
@@ -183,6 +180,14 @@ def reachable() -> Iterator[None]:
     """Raises RunFailed, in one line, where a database can no longer be reached."""
     try:
         yield
-    except StorageInternalError as error:
-        reason = without_password(" ".join(str(error.__cause__ or error).split()).partition("(Background on")[0])[:300]
+    except (StorageInternalError, RunFailed) as error:
+        cause = error if isinstance(error, StorageInternalError) else error.__cause__
+        if not isinstance(cause, StorageInternalError):
+            raise
+        reason = reason_of(cause.__cause__ or cause)
         raise RunFailed(f"the study's storage cannot be reached any more: {reason}; --resume True goes on") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns what a driver says, in one line and without passwords."""
+    return without_password(" ".join(str(error).split()).partition("(Background on")[0])[:300]

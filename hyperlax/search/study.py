@@ -13,6 +13,8 @@ import copy
 import functools
 import json
 import logging
+import math
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 
 STATUS, PRUNED_AT, WORKER = "status", "pruned_at", "worker"  # attributes of a trial
 _REQUEST = "hyperlax"  # attribute of a study
+_LOOK_EVERY = 10.0  # seconds: for the trials of workers that are no more
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -81,6 +84,7 @@ class Study:
         self.space, self._drawn_from = OptunaSpace(space), space
         self._sampler, self._pruner, self._seed = sampler, pruner, seed
         self._common: Any = None
+        self._looked_at, self._unseen = -math.inf, set[str]()
         self._maximizes = directions[0] == "maximize"
         wanted = json.loads(json.dumps(request))
         made = [StudyDirection.MAXIMIZE if d == "maximize" else StudyDirection.MINIMIZE for d in directions]
@@ -100,37 +104,58 @@ class Study:
             raise UserError(f"study '{name}' exists and has other directions; give another --study-name")
 
     def join(self, directory: Path, worker: str | None = None) -> None:
-        """Says who works on the study, and takes over the trials of those that are no more.
+        """Says who works on the study.
 
         Args:
             directory: of the run, which this process has locked. A worker whose directory is not locked has ended.
             worker: its name if it has worked on the study before.
         """
         self.worker = worker or uuid.uuid4().hex[:12]
-        workers = self.storage.get_study_user_attrs(self._id)
         place = str(directory.resolve())
-        if workers.get(f"{WORKER} {self.worker}") != place:
+        if self._homes().get(self.worker) != place:
             self.storage.set_study_user_attr(self._id, f"{WORKER} {self.worker}", place)
-        for name, home in workers.items():
-            other = name.removeprefix(f"{WORKER} ")
-            if name.startswith(f"{WORKER} ") and other != self.worker:
-                self._take_over(other, Path(home))
 
-    def _take_over(self, worker: str, home: Path) -> None:
-        """Takes the trials that a worker has left, if it has ended.
+    def _homes(self) -> dict[str, str]:
+        """Returns the directories of all workers by their names, on their own hosts."""
+        attributes = self.storage.get_study_user_attrs(self._id)
+        prefix = f"{WORKER} "
+        return {name.removeprefix(prefix): home for name, home in attributes.items() if name.startswith(prefix)}
 
-        It has ended if nobody has locked its directory. That of the same name on another host says another worker.
+    def take_over(self) -> list[FrozenTrial]:
+        """Takes the trials that workers have left who are no more, when nothing else is left to begin; returns them.
+
+        Who comes back before then goes on with its own. A worker has ended if nobody has locked its directory. What
+        cannot be seen from here is left alone: a directory that says another worker is that of the same name on another
+        host.
         """
+        if not self.shared or time.monotonic() < self._looked_at + _LOOK_EVERY:
+            return []
+        self._looked_at = time.monotonic()
+        left: dict[str, list[FrozenTrial]] = {}
+        for trial in self.trials():
+            worker = trial.user_attrs.get(WORKER, "")
+            if not trial.state.is_finished() and worker != self.worker:
+                left.setdefault(worker, []).append(trial)
+        homes = self._homes() if left else {}
+        return [taken for worker in left if worker in homes for taken in self._take(worker, Path(homes[worker]))]
+
+    def _take(self, worker: str, home: Path) -> list[FrozenTrial]:
         if read_info(home).get(WORKER) != worker:
-            return
+            if worker not in self._unseen:
+                log.warning("trials of a worker in %s are left to it: the directory cannot be seen from here", home)
+                self._unseen.add(worker)
+            return []
+        taken = []
         try:
             with DirectoryLock(home):  # nobody else takes them meanwhile, nor does the worker begin again
                 for trial in self.trials():
                     if not trial.state.is_finished() and trial.user_attrs.get(WORKER) == worker:
                         log.info("trial %d goes on here: its process has ended", trial.number)
                         self.storage.set_trial_user_attr(trial._trial_id, WORKER, self.worker)
+                        taken.append(self.storage.get_trial(trial._trial_id))
         except UserError as error:
             log.info("trials of another worker are left to it: %s", error)
+        return taken
 
     def trials(self) -> list[FrozenTrial]:
         """Returns all trials, whoever runs them, by number."""
@@ -149,10 +174,10 @@ class Study:
         study = optuna.load_study(study_name=self.name, storage=self.storage)
         if not any(trial.state == TrialState.COMPLETE for trial in self.trials()):
             return []
-        homes = self.storage.get_study_user_attrs(self._id) if self.shared else {}
+        homes = self._homes() if self.shared else {}
         return [
             {"sample_id": trial.number, **dict(zip(objectives, trial.values, strict=True))}
-            | ({"directory": homes.get(f"{WORKER} {trial.user_attrs.get(WORKER)}")} if self.shared else {})
+            | ({"directory": homes.get(trial.user_attrs.get(WORKER, ""))} if self.shared else {})
             for trial in (study.best_trials if len(objectives) > 1 else [study.best_trial])
         ]
 

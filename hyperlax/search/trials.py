@@ -220,7 +220,8 @@ class Trials:
         self._ended = {(number, seed) for number, seed in state["ended"] if number in own}
         self.samples = [Sample(number, values[number]) for number in values]
         for number, seed in state["repairs"]:
-            self._repair(number, seed)
+            if number in own:
+                self._repair(number, seed)
         return set(self._ended)
 
     def everything(self, ends: Collection[Key]) -> dict[str, Any]:
@@ -293,6 +294,8 @@ class Trials:
         raise RunFailed(f"{MOST_REFUSED} trials one after the other cannot be trained, the last because: {refusal}")
 
     def _next_trial(self) -> FrozenTrial | None:
+        if not self._recorded and len(self.study.trials()) >= self._num_trials:
+            self._recorded.extend(self.study.take_over())
         while self._recorded:
             trial = self._recorded.popleft()
             if not trial.params and trial.number >= self._num_trials:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -301,13 +302,29 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(whole, tmp_path, monkey
     monkeypatch.setattr(scheduler.Scheduler, "_save", stopped)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, resume=True)
-    again = train(tmp_path, resume=True)
+    with monkeypatch.context() as patch:  # lanes go on where they were: no first task is asked for
+        patch.setattr(Populations, "first", None)
+        again = train(tmp_path, resume=True)
     for name in ("samples", "evaluations", "metrics", "lanes"):
         one, other = (getattr(run, name).drop(columns=WALL, errors="ignore") for run in (whole, again))
         pd.testing.assert_frame_equal(one, other)
     assert (whole.path / "lineage.csv").read_bytes() == (again.path / "lineage.csv").read_bytes()
     assert again.info["winner"] == whole.info["winner"]
     assert train(tmp_path, resume=True).path == again.path  # finished: nothing is left to do
+
+
+@pytest.mark.parametrize("name", ["evaluations.csv", "metrics.csv", "lanes.csv", "lineage.csv"])
+def test_what_is_damaged_in_a_population_that_has_finished_is_named_and_made_again(whole, tmp_path, caplog, name):
+    shutil.copytree(whole.path.parents[2], tmp_path / "there")
+    (directory,) = (tmp_path / "there").glob("*/gymnax_cartpole/run_001")
+    content = (directory / name).read_bytes()
+    (directory / name).write_bytes(content[: 2 * len(content) // 3])
+    again = train(tmp_path / "there", resume=True)
+    assert name in caplog.text
+    assert (again.path / "lineage.csv").read_bytes() == (whole.path / "lineage.csv").read_bytes()
+    for table in ("evaluations", "metrics", "lanes"):
+        one, other = (getattr(run, table).drop(columns=WALL, errors="ignore") for run in (whole, again))
+        pd.testing.assert_frame_equal(one, other)
 
 
 def test_bad_populations_are_refused(tmp_path):

@@ -94,7 +94,7 @@ def test_a_signal_saves_and_says_how_to_go_on(whole, tmp_path, capsys, monkeypat
     assert differences(whole, tmp_path) == []
 
 
-DAMAGED = ["evaluations.csv", "metrics.csv", "lanes.csv", "samples.csv", "summary.csv", "study.journal", "policies"]
+DAMAGED = ["evaluations.csv", "metrics.csv", "lanes.csv", "samples.csv", "summary.csv", "policies"]
 
 
 @pytest.mark.parametrize("name", DAMAGED)
@@ -109,8 +109,33 @@ def test_what_is_damaged_in_a_search_that_has_finished_is_named_and_made_again(
     file.write_bytes(content[: 2 * len(content) // 3] if how == "cut short" else b"\x00\xff\n" * 40)
     search(tmp_path / "there")
     assert (file.name) in caplog.text
-    (directory / "study.journal.damaged").unlink(missing_ok=True)  # what is lost is kept beside
     assert differences(whole, tmp_path / "there") == []
+
+
+@pytest.mark.parametrize("how", ["cut short", "overwritten"])
+def test_a_damaged_journal_costs_a_search_that_has_finished_no_results(whole, tmp_path, caplog, how):
+    shutil.copytree(whole, tmp_path / "there")
+    (directory,) = (tmp_path / "there").glob("ppo_mlp/gymnax_cartpole/run_001")
+    file = directory / "study.journal"
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 3] if how == "cut short" else b"\x00\xff\n" * 40)
+    kept = {path: path.read_bytes() for path in directory.rglob("*.csv")} | {file: file.read_bytes()}
+    search(tmp_path / "there")
+    assert f"{file} is damaged: the search cannot be made longer" in caplog.text
+    with pytest.raises(UserError, match=r"study 'ppo_mlp@gymnax.cartpole' is another or damaged: it lacks trials .* 3"):
+        search(tmp_path / "there", num_trials=6)
+    assert how == "cut short" or (directory / "study.journal.damaged").read_bytes() == kept[file]
+    del kept[file]
+    assert kept == {path: path.read_bytes() for path in directory.rglob("*.csv")}
+
+
+def test_a_study_that_is_gone_costs_a_shared_search_no_results(tmp_path):
+    run = search(tmp_path, storage=str(tmp_path / "a.journal"))
+    kept = {path: path.read_bytes() for path in run.path.rglob("*.csv")}
+    (tmp_path / "a.journal").unlink()
+    with pytest.raises(UserError, match="it lacks trials 0, 1, 2, 3 of"):
+        search(tmp_path, storage=str(tmp_path / "a.journal"))
+    assert kept == {path: path.read_bytes() for path in run.path.rglob("*.csv")}
 
 
 def test_a_damaged_checkpoint_is_named_and_its_lanes_begin_anew(

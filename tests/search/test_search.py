@@ -16,12 +16,15 @@ import pandas as pd
 import pytest
 
 optuna = pytest.importorskip("optuna")
+from optuna.exceptions import StorageInternalError  # noqa: E402
 
 import hyperlax  # noqa: E402
 from hyperlax.cli import main  # noqa: E402
 from hyperlax.engine import scheduler  # noqa: E402
 from hyperlax.errors import UserError  # noqa: E402
 from hyperlax.search.storages import open_storage, without_password  # noqa: E402
+from hyperlax.search.study import Study  # noqa: E402
+from hyperlax.search.trials import Trials  # noqa: E402
 
 WALL = ["wall_seconds", "wall_seconds_start", "wall_seconds_end", "lane"]
 SEARCH = dict(
@@ -91,7 +94,9 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_end_and_can_be_made_longe
         search(tmp_path, resume=True)
     stopped_run = hyperlax.load_run(tmp_path)
     assert stopped_run.info["state"] == "interrupted" and 0 < len(stopped_run.samples) < 8
-    again = search(tmp_path, resume=True)
+    with monkeypatch.context() as patch:  # lanes go on where they were: no first task is asked for
+        patch.setattr(Trials, "first", None)
+        again = search(tmp_path, resume=True)
     assert again.path == stopped_run.path
     for name in ("samples", "evaluations", "metrics", "lanes"):
         one, other = (getattr(run, name).drop(columns=WALL, errors="ignore") for run in (whole, again))
@@ -209,6 +214,28 @@ def test_bad_input_is_one_line(capsys, tmp_path, words, message):
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and "secret" not in error
     assert not list(tmp_path.iterdir())
+
+
+def test_a_database_that_only_reads_or_that_is_lost_is_one_line(tmp_path, capsys, monkeypatch):
+    words = [
+        "optuna-hp-search", "--algo-and-network-config", "ppo_mlp", "--env-config", "gymnax.cartpole", "--set",
+        "total_num_envs=4", "rollout_length=16", "--run-length-modifier", "1152", "--num-seeds", "1", "--n-trials", "2",
+        "--num-evaluations", "3", "--num-eval-episodes", "1", "--no-plot", "--num-devices", "1", "--output-root",
+        str(tmp_path / "results"),
+    ]  # fmt: skip
+    open_storage(f"sqlite:///{tmp_path}/study.db")
+    reading = f"sqlite:///file:{tmp_path}/study.db?mode=ro&uri=true"
+    assert main([*words, "--storage", reading]) == 2
+    error = capsys.readouterr().err
+    assert "cannot be used: " in error and "readonly database" in error and error.count("\n") == 1
+
+    def lost(*_, **__):
+        raise StorageInternalError("in a commit") from OSError("server closed the connection")
+
+    monkeypatch.setattr(Study, "finish", lost)
+    assert main([*words, "--storage", f"sqlite:///{tmp_path}/study.db"]) == 1
+    error = capsys.readouterr().err
+    assert "error: the study's storage cannot be reached any more: server closed the connection; --resume True" in error
 
 
 def test_a_study_of_another_space_is_refused(tmp_path):

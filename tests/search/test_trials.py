@@ -214,13 +214,13 @@ def test_a_line_that_another_process_has_torn_costs_nothing_that_follows(tmp_pat
     assert [len(trial.params) for trial in opened().trials()] == [4, 4]
 
 
-def test_only_trials_of_workers_that_have_ended_are_taken_over(tmp_path):
+def test_only_trials_of_workers_that_have_ended_are_taken_over_and_last(tmp_path, caplog):
     storage = open_storage(tmp_path / "study.journal")
 
     def joined(name):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(json.dumps({"worker": name}))
-        study = Study(storage, "model", {}, SPACE, ["maximize"], "random", None, 5, shared=True)
+        study = Study(storage, "model", {}, SPACE, ["maximize"], "random", PRUNERS["none"][0]([1]), 5, shared=True)
         lock = DirectoryLock(tmp_path / name)
         study.join(tmp_path / name, name)
         return study, lock
@@ -233,7 +233,12 @@ def test_only_trials_of_workers_that_have_ended_are_taken_over(tmp_path):
     for name in ("ended", "moved"):
         locks[name].__exit__()
     taker, _ = joined("taker")
-    assert [trial.number for trial in taker.own()] == [1]
+    trials = Trials(taker, configured, RunLength(900, 9, 1, 1), 5)
+    trials.writer = Machine({"ends": {}}, random.Random(0), None)
+    # Whoever comes back goes on with its own: they are taken when there is nothing else to begin.
+    assert [trials.take().sample_id for _ in range(3)] == [3, 4, 1] and trials.take() is None
+    assert [trial.number for trial in taker.own()] == [1, 3, 4]
+    assert f"trials of a worker in {tmp_path / 'moved'} are left to it" in caplog.text
 
 
 def test_a_trial_too_many_is_not_run(tmp_path):
