@@ -338,7 +338,7 @@ class Benchmark:
             "seconds": round(sum(run.info.get("seconds") or 0.0 for run in there), 2),
             "failures": [unit.failure for unit, _ in units if unit.failure is not None],
             "mode": cell.mode,
-            "suite": asdict(self.suite),
+            "suite": {name: value for name, value in asdict(self.suite).items() if name != "set"},  # see overrides
             "command": self.command,
         }
         recipe, env, length = self._resolved(cell)
