@@ -126,7 +126,7 @@ def rows(found: dict[tuple[str, str], list[dict[str, Any]]]) -> list[list[Any]]:
         again = [value for r in runs for value in r["retrained"]]
         means = ([value for value in r["retrained"] if value is not None] for r in runs)
         scores = [statistics.fmean(values) for values in means if values]
-        error = statistics.stdev(scores) / len(scores) ** 0.5 if len(scores) > 1 else float("nan")
+        error = f" ± {statistics.stdev(scores) / len(scores) ** 0.5:.1f}" if len(scores) > 1 else ""
         ours = method not in PEERS and bool(peers)
         of_all = ratio(ended, [peer.ended for peer in peers]) if ours else None
         of_complete = ratio(complete, [peer.complete for peer in peers]) if ours else None
@@ -136,7 +136,7 @@ def rows(found: dict[tuple[str, str], list[dict[str, Any]]]) -> list[list[Any]]:
             env, method, len(runs), f"{statistics.median(r['complete'] for r in runs):.0f}",
             f"{statistics.median(r['pruned'] for r in runs):.0f}", report.number(of_complete, 1), f"{ended:,.0f}",
             report.number(of_all, 1), f"{statistics.median(begun):,.0f}" if begun else None,
-            f"{statistics.fmean(scores):.1f} ± {error:.1f}" if scores else None,
+            f"{statistics.fmean(scores):.1f}{error}" if scores else None,
             f"{len(again) - again.count(None)} of {len(again)}",
             f"{statistics.median(busy):.0%}" if busy else None,
         ])  # fmt: skip
@@ -214,8 +214,8 @@ def main() -> None:
                "seeds that did not diverge", "cores busy"]  # fmt: skip
     text = [
         report.heading("What a search finds", versions=ours, **{f"versions of {k}": v for k, v in theirs.items()}),
-        f"{args.seconds:.0f} s of wall time, {args.repeats} repetitions; medians, and of the best its "
-        "mean return on fresh seeds, over the repetitions ± standard error. Ended: trained to the end, or pruned. "
+        f"{args.seconds:.0f} s of wall time, searches of each method as below; medians, and of the best its "
+        "mean return on fresh seeds, over the searches ± standard error. Ended: trained to the end, or pruned. "
         "Cores busy: CPU seconds of ticks and "
         "evaluations over cores and wall seconds, from the first lane on.\n",
         report.table(columns, rows(found)),
