@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from hyperlax.cli import options
+from hyperlax.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def run_benchmark(
@@ -88,7 +92,7 @@ def run_benchmark(
         typer.Option(
             "--launcher-options",
             metavar="KEY=VALUE …",
-            help="Of SLURM's jobs as sbatch has them (time=1440 cpus_per_task=8 partition=gpu), of Ray's workers "
+            help="Of SLURM's jobs as sbatch has them (time=24:00:00 cpus_per_task=8 partition=gpu), of Ray's workers "
             "num_cpus and num_gpus.",
         ),
     ] = None,
@@ -110,8 +114,8 @@ def run_benchmark(
     from hyperlax.launch.launchers import check_launcher, launch
     from hyperlax.launch.suite import make_suite
 
-    check_launcher(launcher, workers)
     settings = options.assignments("--launcher-options", launcher_options)
+    check_launcher(launcher, workers, settings)
 
     keep_log = save_logs and not dry_run
     output_root = resume_from or output_root
@@ -151,5 +155,11 @@ def run_benchmark(
         from hyperlax.analysis.collection import collect
         from hyperlax.analysis.report import draw_report
 
-        _, report = draw_report(collect([done.root]), done.root / "plots", f"Benchmark {done.root.name}")
+        report = done.root / "plots" / "report.html"
+        try:
+            draw_report(collect([done.root]), report.parent, f"Benchmark {done.root.name}")
+        except UserError as error:
+            if not report.exists():
+                raise
+            log.warning("%s", error)  # of an archive that is only read
         typer.echo(f"report   {report}")
