@@ -25,12 +25,17 @@ class DirectoryLock:
     Args:
         directory: of a run.
 
+    Attributes:
+        directory: the same.
+        held: whether it is; a file system without locks lets everybody write.
+
     Raises:
         BusyDirectory: another process holds it; the message says which.
         UserError: the directory cannot be written to.
     """
 
     def __init__(self, directory: Path) -> None:
+        self.directory, self.held = directory, True
         try:
             self._file = os.open(directory / _NAME, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
@@ -42,6 +47,7 @@ class DirectoryLock:
             os.close(self._file)
             raise BusyDirectory(f"'{directory}' is being written by {holder}") from None
         except OSError as error:  # a file system without locks
+            self.held = False
             log.warning("%s cannot be locked, see to it that no other process writes there: %s", directory, error)
         os.ftruncate(self._file, 0)
         with suppress(OSError):  # a full disk: who holds the lock is told for convenience

@@ -19,8 +19,9 @@ import numpy as np
 import hyperlax
 from hyperlax.errors import CannotWrite, UserError, in_words
 from hyperlax.results.directory import run_directories
+from hyperlax.results.lock import DirectoryLock
 from hyperlax.results.storage import TEMPORARY, TextTable, read_text
-from hyperlax.results.writer import ROUND_COLUMNS, TABLE_KEYS, policy_path
+from hyperlax.results.writer import ROUND_COLUMNS, TABLE_KEYS, policy_path, read_info
 
 log = logging.getLogger(__name__)
 
@@ -112,16 +113,26 @@ def run_at(path: str | os.PathLike[str], request: Mapping[str, Any]) -> Earlier:
     return _earlier(directory, info)
 
 
-def unbegun_run(parent: Path) -> Path | None:
-    """Returns the directory of a run that was killed before it said what it is, or None."""
-
-    def says_nothing(path: Path) -> bool:
-        return path.name.startswith(".") or path.suffix == ".journal"  # a study without trials
-
+def unbegun_run(parent: Path) -> DirectoryLock | None:
+    """Returns the directory, locked, of a run that was killed before it said what it is, or None."""
     for directory in sorted(parent.glob("run_*")):
-        if directory.is_dir() and all(map(says_nothing, directory.iterdir())):
-            return directory
+        if not _says_nothing(directory):
+            continue
+        try:
+            lock = DirectoryLock(directory)
+        except UserError:  # of a run that another process begins
+            continue
+        if lock.held and _says_nothing(directory):
+            return lock
+        lock.__exit__()
     return None
+
+
+def _says_nothing(directory: Path) -> bool:
+    """Returns whether a directory holds no more than a lock and a study without trials."""
+    return directory.is_dir() and all(
+        path.name.startswith(".") or path.suffix == ".journal" for path in directory.iterdir()
+    )
 
 
 def digest_of(value: Any) -> str:
@@ -143,14 +154,6 @@ def info_of(directory: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         return {}
     return info
-
-
-def read_info(directory: Path) -> dict[str, Any]:
-    """Returns ``run.json`` as it is, empty where there is none or a damaged one."""
-    try:
-        return dict(json.loads((directory / "run.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
 
 
 def _short(value: Any) -> str:

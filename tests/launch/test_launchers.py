@@ -105,7 +105,7 @@ def test_what_cannot_launch_is_refused_in_one_line(tmp_path, capsys, monkeypatch
         (["--launcher", "slurm", "--launcher-options", "tiem=5"], "unknown --launcher-options 'tiem': did you mean ti"),
         (
             ["--launcher", "ray", "--launcher-options", "num_cpus=many"],
-            "--launcher ray: The type of keyword 'num_cpus' must be",
+            "--launcher ray: The type of keyword 'num_cpus'",
         ),
         (["--launcher", "ray", "--launcher-options", "cpus=2"], "--launcher ray: Invalid option keyword cpus"),
     ):
