@@ -282,14 +282,15 @@ class Benchmark:
         If some have failed it is put together without them, and they are kept to be tried again.
         """
         folder = self.root / cell.folder
-        if not self.is_finished(cell) and not all(u.is_done or u.failure is not None for u in self.units[cell]):
-            return
-        try:
-            with DirectoryLock(folder):
-                if not self.is_finished(cell):
-                    self._put_together(cell, folder)
-        except BusyDirectory:
-            return
+        if not self.is_finished(cell):  # else it may lie in an archive that is only read
+            if not all(unit.is_done or unit.failure is not None for unit in self.units[cell]):
+                return
+            try:
+                with DirectoryLock(folder):
+                    if not self.is_finished(cell):
+                        self._put_together(cell, folder)
+            except BusyDirectory:
+                return
         if self.is_finished(cell):
             runs.draw_picture(load_run(folder))
             shutil.rmtree(folder / "units", ignore_errors=True)
@@ -370,8 +371,10 @@ class Benchmark:
             rows.append(row | {"seconds": run.info["seconds"]})
         table = pd.DataFrame(rows)
         if rows:
-            text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-            write_atomic(self.root / TABLE, text.encode())
+            text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
+            file = self.root / TABLE
+            if not file.exists() or file.read_bytes() != text:
+                write_atomic(file, text)
         return table
 
     def failures(self) -> dict[Cell, str]:
@@ -464,6 +467,7 @@ def run_benchmark(
         if launcher is None:
             benchmark.work(progress)
         else:
+            _check_locks(root)
             launcher(root)
         benchmark.table()
     failures = benchmark.failures()
@@ -481,10 +485,12 @@ def run_benchmark(
 
 def _reopen_damaged(directory: Path) -> None:
     """Takes from a run that has finished the word that it has, if results of it are damaged."""
+    info = resuming.read_info(directory)
+    if info.get("state") != "finished" or resuming.is_whole(directory):
+        return
     try:
         with DirectoryLock(directory):
-            info = resuming.read_info(directory)
-            if info.get("state") == "finished" and not resuming.is_whole(directory):
+            if resuming.read_info(directory) == info:  # else it has been made again meanwhile
                 write_atomic(directory / "run.json", (json.dumps(info | {"state": "failed"}, indent=2) + "\n").encode())
     except BusyDirectory:
         pass  # it is being made again
@@ -513,7 +519,21 @@ def _begin(benchmark: Benchmark) -> bool:
 def work(root: str | os.PathLike[str], progress: bool = False) -> None:
     """Works off what is left of the benchmark in a directory; any number of processes may do so at a time."""
     with resuming.resumable(Path(root)):
-        Benchmark.opened(Path(root)).work(progress)
+        benchmark = Benchmark.opened(Path(root))
+        _check_locks(benchmark.root)
+        benchmark.work(progress)
+
+
+def _check_locks(root: Path) -> None:
+    """Raises UserError where processes would not see what others have taken."""
+    try:
+        with DirectoryLock(root) as lock:
+            if not lock.held:
+                raise UserError(
+                    f"'{root}': several processes at a benchmark need a file system with locks; give another"
+                )
+    except BusyDirectory:
+        pass
 
 
 def _arguments(suite: Suite, cell: Cell) -> dict[str, Any]:

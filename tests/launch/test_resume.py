@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import shutil
 import signal
@@ -11,7 +13,7 @@ import pytest
 from hyperlax.cli import main
 from hyperlax.engine import scheduler
 from hyperlax.errors import CannotWrite, UserError
-from hyperlax.launch.benchmark import Benchmark, run_benchmark
+from hyperlax.launch.benchmark import Benchmark, run_benchmark, work
 from hyperlax.launch.suite import Suite
 from hyperlax.results.lock import DirectoryLock
 
@@ -89,7 +91,7 @@ def test_a_signal_saves_and_says_how_to_go_on(whole, tmp_path, capsys, monkeypat
     assert differences(whole, tmp_path) == ["bench/benchmark.json"]  # where what is set stands as it was typed
 
 
-@pytest.mark.parametrize("name", ["evaluations.csv", "lanes.csv", "samples.csv", "summary.csv", "policies"])
+@pytest.mark.parametrize("name", ["evaluations.csv", "lanes.csv", "samples.csv", "summary.csv", "run.json", "policies"])
 def test_what_is_damaged_in_a_cell_is_named_and_made_again(whole, tmp_path, caplog, differences, name):
     shutil.copytree(whole, tmp_path / "there")
     file = tmp_path / "there" / "bench" / "ppo_mlp" / "gymnax_cartpole" / "batched" / name
@@ -127,6 +129,33 @@ def test_a_second_process_at_one_benchmark_leaves_what_the_first_does(tmp_path, 
     assert not list(tmp_path.rglob("run.json"))
     for lock in locks:
         lock.__exit__()
+
+
+def test_a_finished_benchmark_in_an_archive_that_is_only_read_is_printed(tmp_path, disk, capsys):
+    words = ["run-benchmark", "--algos", "ppo_mlp", "--envs", "gymnax.cartpole", "--num-samples-per-run", "2"]
+    words += ["--run-length-modifier", "512", "--num-seeds", "1", "--num-evaluations", "2", "--num-eval-episodes", "1"]
+    words += ["--set", "total_num_envs=4", "rollout_length=16", "epochs=1", "--resume", "True", "--output-root"]
+    words += [str(tmp_path / "bench")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    for lock in tmp_path.rglob(".lock"):
+        lock.unlink()
+        lock.mkdir()
+    disk.fails(0, OSError(errno.EROFS, os.strerror(errno.EROFS)))
+    assert main(words) == 0
+    again = capsys.readouterr()
+    assert again.out == said and "Read-only file system" in again.err
+
+
+def test_several_processes_need_locks_and_one_does_without(tmp_path, monkeypatch, differences, whole):
+    def none(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", none)
+    done = benchmark(tmp_path)
+    assert done.unfinished() == [] and differences(whole, tmp_path) == []
+    with pytest.raises(UserError, match=r"bench': several processes at a benchmark need a file system with locks"):
+        work(done.root)
 
 
 def test_a_directory_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
