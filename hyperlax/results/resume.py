@@ -254,19 +254,37 @@ def is_whole(directory: Path) -> bool:
         read_text(directory / f"{name}.csv", [key])
         for name, key in (("samples", "sample_id"), ("summary", "sample id"))
     )
-    ends = _ends_of(tables["lanes"])
+    ends, missing = _ends_and_gaps(directory, info, tables)
     ids = {(float(sample_id),) for sample_id, _ in ends}
     wrong = [name for name, table in {**tables, "samples": samples, "summary": summary}.items() if table.damaged]
     wrong += ["lanes"] * bool(_steps_of(tables["evaluations"]).keys() - ends.keys() or samples.rows.keys() - ids)
     wrong += ["samples"] * bool(ids - samples.rows.keys()) + ["summary"] * bool(ids - summary.rows.keys())
-    policies = bool(info.get("request", {}).get("save_policies", True))
-    settled = {key for key, status in ends.items() if status in SETTLED}
-    missing = _incomplete(directory, tables, int(info["num_evaluations"]), policies, settled)
     damaged = {f"{name}.csv" for name in wrong} | set(missing.values())
     if damaged:
         listed = ", ".join(sorted(damaged))
         log.warning("%s has finished, but these are damaged, and what they had is made again: %s", directory, listed)
     return not damaged
+
+
+def intact(directory: Path) -> set[int]:
+    """Returns the samples of a run of which every seed has ended, and has all its results."""
+    info = read_info(directory)
+    if not info:
+        return set()
+    tables = {name: read_text(directory / f"{name}.csv", key) for name, key in TABLE_KEYS.items()}
+    ends, missing = _ends_and_gaps(directory, info, tables)
+    good = {key for key, status in ends.items() if status in SETTLED and key not in missing}
+    return {sample_id for sample_id, _ in good if all((sample_id, seed) in good for seed in info["seeds"])}
+
+
+def _ends_and_gaps(
+    directory: Path, info: Mapping[str, Any], tables: Mapping[str, TextTable]
+) -> tuple[dict[tuple[int, int], str], dict[tuple[int, int], str]]:
+    """Returns how each (sample, seed) has ended, and of those that are settled the file that lacks something."""
+    ends = _ends_of(tables["lanes"])
+    settled = {key for key, status in ends.items() if status in SETTLED}
+    policies = bool(info.get("request", {}).get("save_policies", True))
+    return ends, _incomplete(directory, tables, int(info["num_evaluations"]), policies, settled)
 
 
 def _incomplete(

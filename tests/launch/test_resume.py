@@ -7,14 +7,17 @@ import os
 import random
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 
 from hyperlax.cli import main
 from hyperlax.engine import scheduler
 from hyperlax.errors import CannotWrite, UserError
+from hyperlax.launch import benchmark as launched
 from hyperlax.launch.benchmark import Benchmark, run_benchmark, work
 from hyperlax.launch.suite import Suite
+from hyperlax.results import load_run
 from hyperlax.results.lock import DirectoryLock
 
 SUITE = Suite(
@@ -22,11 +25,13 @@ SUITE = Suite(
     num_evaluations=2, num_eval_episodes=1, set={"total_num_envs": 4, "rollout_length": 16, "epochs": 1},
 )  # fmt: skip
 
+APART = replace(SUITE, algos=("ppo_mlp",), sweep_modes=("sequential",), num_samples_per_run=3)
+
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
-def benchmark(root):
-    return run_benchmark(SUITE, root / "bench", resume=True, progress=False)
+def benchmark(root, suite=SUITE):
+    return run_benchmark(suite, root / "bench", resume=True, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +106,63 @@ def test_what_is_damaged_in_a_cell_is_named_and_made_again(whole, tmp_path, capl
     benchmark(tmp_path / "there")
     assert (file.name) in caplog.text
     assert differences(whole, tmp_path / "there") == []
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory):
+    """A benchmark whose samples are units of their own."""
+    root = tmp_path_factory.mktemp("apart")
+    benchmark(root, APART)
+    return root
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The samples that are trained."""
+    real, samples = launched.sweep, []
+
+    def counted(*args, **kwargs):
+        samples.extend(sample.sample_id for sample in kwargs.get("samples", ()))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(launched, "sweep", counted)
+    return samples
+
+
+@pytest.mark.parametrize(
+    ("name", "again"),
+    [("policies/sample_000001_seed_0.npz", [1]), ("evaluations.csv", [2]), ("metrics.csv", [2]), ("lanes.csv", [2])]
+    + [("samples.csv", []), ("summary.csv", [])],
+)
+def test_of_a_damaged_cell_only_those_units_are_trained_again_that_lack_something(
+    apart, tmp_path, trained, differences, name, again
+):
+    shutil.copytree(apart, tmp_path / "there")
+    cell = tmp_path / "there" / "bench" / "ppo_mlp" / "gymnax_cartpole" / "sequential"
+    (cell / name).write_bytes((cell / name).read_bytes()[:-10])
+    benchmark(tmp_path / "there", APART)
+    assert trained == again and differences(apart, tmp_path / "there") == []
+    before, after = (load_run(root / cell.relative_to(tmp_path / "there")) for root in (apart, tmp_path / "there"))
+    assert [row["program"] for row in after.info["programs"]] == [0, 1, 2]
+    assert sorted(after.rounds["program"]) == sorted(before.rounds["program"])
+
+
+@pytest.mark.usefixtures("many_checkpoints")
+def test_a_damaged_cell_that_is_made_again_may_be_killed_at_any_write(apart, tmp_path, disk, killed, differences):
+    rng = random.Random(0)
+    struck = 0
+    for number in range(6):
+        shutil.copytree(apart, tmp_path / str(number))
+        cell = tmp_path / str(number) / "bench" / "ppo_mlp" / "gymnax_cartpole" / "sequential"
+        (cell / "policies" / "sample_000001_seed_0.npz").unlink()
+        for after in (rng.randrange(30), rng.randrange(30), None):
+            disk.fails(after, killed())
+            try:
+                benchmark(tmp_path / str(number), APART)
+            except killed:
+                struck += 1
+        assert differences(apart, tmp_path / str(number)) == []
+    assert struck >= 6
 
 
 def test_without_a_damaged_plan_it_is_planned_again_and_what_has_been_trained_is_kept(
