@@ -7,6 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -27,7 +28,6 @@ from hyperlax.errors import RunFailed, UserError, unknown
 from hyperlax.networks import NETWORKS, kinds
 from hyperlax.recipes import Recipe, RunLength
 from hyperlax.results import resume as resuming
-from hyperlax.results.lock import DirectoryLock
 from hyperlax.results.progress import Progress
 from hyperlax.results.reader import Run, load_policy_arrays, load_run
 from hyperlax.results.writer import RunWriter
@@ -149,21 +149,20 @@ def sweep(
     mesh = devices.local_mesh(1 if sequential else num_devices, min(max_lanes or len(tasks), len(tasks)))
     memory = runs.memory_limit(memory_limit_gib) if earlier is None else earlier.memory
     plan, planner = _plan(env, length, tasks, mesh, max_lanes, memory, sequential, group_by_structure)
-    directory = None
-    if not dry_run:
-        directory = runs.run_directory(earlier, output_root, recipe.group, env.name, resume)
-    if samples is None and not matrices:
-        _warn_of_confounding(recipe.space, drawn, sampling_method)
-    if directory is None:
-        return plan
-    log.info("results go to %s; the plan:\n%s", directory, plan.describe())
     space = recipe.space if samples is None else {}
+    warn = partial(_warn_of_confounding, {} if matrices else space, drawn, sampling_method)
+    if dry_run:
+        warn()
+        return plan
     info = runs.describe_run(recipe, env, length, overrides or {}, space, seed, plan, mesh)
     info |= {"request": request, "planned_memory": planner.memory, "experiment_type": experiment_type}
     if matrices:
         info["matrices"] = varied(space, overrides or {})
-    job = Sweep(env, length, planner, plan, mesh, seed, save_policies, directory / "checkpoints")
-    with resuming.resumable(directory):
+    place = runs.run_directory(earlier, output_root, recipe.group, env.name, resume)
+    with place as directory, resuming.resumable(directory):
+        warn()
+        log.info("results go to %s; the plan:\n%s", directory, plan.describe())
+        job = Sweep(env, length, planner, plan, mesh, seed, save_policies, directory / "checkpoints")
         _carry_out(job, directory, info, winner_seeds, progress, earlier is not None)
         return _completed(directory, plot, matrices, anew=True)
 
@@ -174,25 +173,23 @@ def _carry_out(
     """Trains what a run directory does not have yet, then its winner again on fresh seeds.
 
     Raises:
-        UserError: another process writes to the directory.
         RunFailed: some samples failed.
     """
-    with DirectoryLock(directory):
-        if resumed:
-            job.go_on_from(directory)
-        firsts = [task for task in job.tasks if task.seed == 0]
-        everything = [Sample(task.sample_id, flatten(task.hyperparams)) for task in firsts]
-        with RunWriter(directory, info, everything, range(job.length.num_seeds)) as writer:
-            steps = len(job.tasks) * job.length.total_timesteps
-            with Progress(len(firsts), steps, enabled=progress) as display:
-                try:
-                    job.run(writer, display)
-                    winner = runs.winner(directory, winner_seeds, job.repeat_on_fresh_seeds)
-                except RunFailed as error:
-                    raise RunFailed(f"{error}; results so far: {directory}") from error
-                finally:
-                    writer.update_info(programs=job.outcome(), seconds=round(job.clock(), 2))
-            writer.update_info(winner=winner)
+    if resumed:
+        job.go_on_from(directory)
+    firsts = [task for task in job.tasks if task.seed == 0]
+    everything = [Sample(task.sample_id, flatten(task.hyperparams)) for task in firsts]
+    with RunWriter(directory, info, everything, range(job.length.num_seeds)) as writer:
+        steps = len(job.tasks) * job.length.total_timesteps
+        with Progress(len(firsts), steps, enabled=progress) as display:
+            try:
+                job.run(writer, display)
+                winner = runs.winner(directory, winner_seeds, job.repeat_on_fresh_seeds)
+            except RunFailed as error:
+                raise RunFailed(f"{error}; results so far: {directory}") from error
+            finally:
+                writer.update_info(programs=job.outcome(), seconds=round(job.clock(), 2))
+        writer.update_info(winner=winner)
 
 
 def _completed(directory: Path, plot: bool, matrices: bool, anew: bool) -> Run:

@@ -30,6 +30,7 @@ from hyperlax.recipes import Recipe, RunLength, get_recipe
 from hyperlax.recipes import run_length as to_run_length
 from hyperlax.results import resume as resuming
 from hyperlax.results.directory import create_run_directory, run_parent
+from hyperlax.results.lock import BusyDirectory, DirectoryLock
 from hyperlax.results.reader import Run, load_run
 from hyperlax.spaces.distributions import Distribution
 from hyperlax.spaces.hyperparameters import flatten, replace
@@ -123,21 +124,38 @@ def earlier_run(
     request: Mapping[str, Any],
     resume: bool,
     resume_from: str | os.PathLike[str] | None,
+    shared: bool = False,
 ) -> resuming.Earlier | None:
-    """Returns the run to go on with: the one given, the latest that was asked the same, or None to begin."""
+    """Returns the run to go on with: the one given, the latest that was asked the same, or None to begin.
+
+    Runs that other processes are at do not count where the work is ``shared`` with them.
+    """
     if resume_from is not None:
         return resuming.run_at(resume_from, request)
-    return resuming.latest_run(run_parent(output_root, group, env_name), request) if resume else None
+    return resuming.latest_run(run_parent(output_root, group, env_name), request, shared) if resume else None
 
 
+@contextmanager
 def run_directory(
     earlier: resuming.Earlier | None, output_root: str | os.PathLike[str], group: str, env_name: str, resume: bool
-) -> Path:
-    """Returns where results go: where they went before, or a new directory."""
+) -> Iterator[Path]:
+    """Gives where results go, locked: where they went before, or a new directory.
+
+    Raises:
+        UserError: it cannot be made, or another process writes there.
+    """
+    lock = None
     if earlier is not None:
-        return earlier.directory
-    unbegun = resuming.unbegun_run(run_parent(output_root, group, env_name)) if resume else None
-    return unbegun or create_run_directory(output_root, group, env_name)
+        lock = DirectoryLock(earlier.directory)
+    elif resume:
+        lock = resuming.unbegun_run(run_parent(output_root, group, env_name))
+    while lock is None:
+        try:
+            lock = DirectoryLock(create_run_directory(output_root, group, env_name))
+        except BusyDirectory:
+            pass  # a process that resumes took it for one that was left: it may have it
+    with lock:
+        yield lock.directory
 
 
 # --- what it is planned for ----------------------------------------------------------------------

@@ -98,8 +98,11 @@ def picture(stem: Path, title: str, size: tuple[float, float], formats: Sequence
 def write_numbers(numbers: pd.DataFrame, stem: Path) -> None:
     """Writes the numbers of a picture beside it; whole ones, such as steps, with all their digits."""
     whole = [name for name, column in numbers.items() if _is_whole(column)]
-    text = numbers.astype(dict.fromkeys(whole, "int64")).to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    write_atomic(beside(stem, "csv"), text.encode())
+    table = numbers.astype(dict.fromkeys(whole, "int64"))
+    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
+    file = beside(stem, "csv")
+    if not file.exists() or file.read_bytes() != text:  # an archive may be only read
+        write_atomic(file, text)
 
 
 def _is_whole(column: pd.Series) -> bool:

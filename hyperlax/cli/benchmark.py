@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Annotated
 import typer
 
 from hyperlax.cli import options
-from hyperlax.errors import RunFailed
+from hyperlax.errors import RunFailed, UserError
+
+log = logging.getLogger(__name__)
 
 
 def run_benchmark(
@@ -90,7 +93,7 @@ def run_benchmark(
         typer.Option(
             "--launcher-options",
             metavar="KEY=VALUE …",
-            help="Of SLURM's jobs as sbatch has them (time=1440 cpus_per_task=8 partition=gpu), of Ray's workers "
+            help="Of SLURM's jobs as sbatch has them (time=24:00:00 cpus_per_task=8 partition=gpu), of Ray's workers "
             "num_cpus and num_gpus.",
         ),
     ] = None,
@@ -112,8 +115,8 @@ def run_benchmark(
     from hyperlax.launch.launchers import check_launcher, launch
     from hyperlax.launch.suite import make_suite
 
-    check_launcher(launcher, workers)
     settings = options.assignments("--launcher-options", launcher_options)
+    check_launcher(launcher, workers, settings)
 
     keep_log = save_logs and not dry_run
     output_root = resume_from or output_root
@@ -161,8 +164,13 @@ def run_benchmark(
 
         about = {"command": done.command, **asdict(done.suite)}
         about |= {f"skipped: {cell}": why for cell, why in done.skipped.items()}
-        title = f"Benchmark {done.root.name}"
-        drawn = draw_report(collect([done.root]), done.root / "plots", title, about=about)
-        typer.echo(f"report   {drawn.report}")
+        report = done.root / "plots" / "report.html"
+        try:
+            draw_report(collect([done.root]), report.parent, f"Benchmark {done.root.name}", about=about)
+        except UserError as error:
+            if not report.exists():
+                raise
+            log.warning("%s", error)  # of an archive that is only read
+        typer.echo(f"report   {report}")
     if failure is not None:
         raise failure

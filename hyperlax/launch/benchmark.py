@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -238,7 +238,7 @@ class Benchmark:
     def _open_units(self) -> Iterator[Unit]:
         """Yields units that are neither done nor have failed, the longest first."""
         for unit in sorted((unit for units in self.units.values() for unit in units), key=lambda unit: -unit.seconds):
-            if not self.is_finished(unit.cell) and not unit.is_done and unit.failure is None:
+            if not self.is_finished(unit.cell) and not self._is_done(unit) and unit.failure is None:
                 yield unit
 
     def _run(self, unit: Unit, progress: bool) -> None:
@@ -248,7 +248,7 @@ class Benchmark:
         unit.folder.mkdir(parents=True, exist_ok=True)
         try:
             with DirectoryLock(unit.folder):
-                if unit.is_done or self.is_finished(unit.cell):  # meanwhile
+                if self._is_done(unit) or self.is_finished(unit.cell):  # meanwhile
                     return
                 arguments = _arguments(self.suite, unit.cell) | {"overrides": None}
                 samples = self._samples(unit.cell)
@@ -286,6 +286,10 @@ class Benchmark:
         """Returns whether a cell has been put together."""
         return self._state(cell) == "finished"
 
+    def _is_done(self, unit: Unit) -> bool:
+        """Returns whether nothing of a unit is left to train; a damaged cell, whose units are gone, may have it all."""
+        return unit.is_done or resuming.intact(self.root / unit.cell.folder).issuperset(unit.samples)
+
     def _state(self, cell: Cell) -> str | None:
         return resuming.read_info(self.root / cell.folder).get("state")
 
@@ -295,48 +299,47 @@ class Benchmark:
         If some have failed it is put together without them, and they are kept to be tried again.
         """
         folder = self.root / cell.folder
-        if not self.is_finished(cell) and not all(u.is_done or u.failure is not None for u in self.units[cell]):
-            return
-        try:
-            with DirectoryLock(folder):
-                if not self.is_finished(cell):
-                    self._put_together(cell, folder)
-        except BusyDirectory:
-            return
+        if not self.is_finished(cell):  # else it may lie in an archive that is only read
+            if not all(self._is_done(unit) or unit.failure is not None for unit in self.units[cell]):
+                return
+            try:
+                with DirectoryLock(folder):
+                    if not self.is_finished(cell):
+                        self._put_together(cell, folder)
+            except BusyDirectory:
+                return
         if self.is_finished(cell):
             runs.draw_picture(load_run(folder))
             shutil.rmtree(folder / UNITS, ignore_errors=True)
 
     def _put_together(self, cell: Cell, folder: Path) -> None:
-        units = [(unit, unit.run()) for unit in self.units[cell]]
-        there = [run for _, run in units if run is not None]
-        if not there:
+        parts, seconds = self._parts(cell, folder)
+        if not parts:
             return
-        programs, seconds = _in_turn(there)
         for name, key in {**TABLE_KEYS, "rounds": ROUND_COLUMNS}.items():
             header: list[str] = []
             rows: dict[tuple[float, ...], dict[str, str]] = {}
-            for run, program, second in zip(there, programs, seconds, strict=True):
-                table = read_text(run.path / f"{name}.csv", key)
+            for part in parts:
+                table = read_text(part.path / f"{name}.csv", key)
                 header = header or table.header
-                for row in table.rows.values():
-                    row = _shifted(row, program, second)
-                    rows[tuple(float(row[part]) for part in key)] = row
+                for row in map(part.shifted, filter(part.has, table.rows.values())):
+                    rows[tuple(float(row[column]) for column in key)] = row
             if header:
                 TextTable(header, dict(sorted(rows.items())), 0).write(folder / f"{name}.csv")
-        for run in there:
-            for policy in run.path.glob("policies/*.npz"):
+        for path in {part.path for part in parts} - {folder}:
+            for policy in path.glob("policies/*.npz"):
                 (folder / "policies").mkdir(exist_ok=True)
                 shutil.copy(policy, folder / "policies" / policy.name)
-        info = {key: value for key, value in there[0].info.items() if key not in ("state", "winner", "request")}
+        info = {key: value for key, value in parts[0].info.items() if key not in ("state", "winner", "request")}
         info |= {
             "programs": [
-                row | {"program": row["program"] + before}
-                for run, before in zip(there, programs, strict=True)
-                for row in run.info["programs"]
+                row | {"program": part.programs[row["program"]]}
+                for part in parts
+                for row in part.info["programs"]
+                if row["program"] in part.programs
             ],
-            "seconds": round(sum(run.info.get("seconds") or 0.0 for run in there), 2),
-            "failures": [unit.failure for unit, _ in units if unit.failure is not None],
+            "seconds": round(seconds, 2),
+            "failures": [unit.failure for unit in self.units[cell] if unit.failure is not None],
             "mode": cell.mode,
             "suite": {name: value for name, value in asdict(self.suite).items() if name != "set"},  # see overrides
             "command": self.command,
@@ -356,6 +359,25 @@ class Benchmark:
                 writer.close("failed")
             else:
                 writer.update_info(winner=runs.winner(folder, length.num_seeds, retrained))
+
+    def _parts(self, cell: Cell, folder: Path) -> tuple[list[_Part], float]:
+        """Returns where the results of a cell's units are, and the seconds that all of them took."""
+        intact, before = resuming.intact(folder), resuming.read_info(folder)
+        kept = [unit for unit in self.units[cell] if not unit.is_done and intact.issuperset(unit.samples)]
+        seconds = float(before["seconds"]) if kept else 0.0
+        parts: list[_Part] = []
+        count = itertools.count()
+        for unit in self.units[cell]:
+            if unit in kept:
+                lanes = read_text(folder / "lanes.csv", TABLE_KEYS["lanes"]).rows.values()
+                numbers = sorted({int(row["program"]) for row in lanes if int(row["sample_id"]) in unit.samples})
+                parts.append(_Part(folder, before, unit.samples, dict(zip(numbers, count, strict=False)), 0.0))
+            elif (run := unit.run()) is not None:
+                numbers = [row["program"] for row in run.info["programs"]]
+                programs = dict(zip(numbers, count, strict=False))
+                parts.append(_Part(run.path, run.info, unit.samples, programs, seconds))
+                seconds += float(run.info.get("seconds") or 0.0)
+        return parts, seconds
 
     def _resolved(self, cell: Cell) -> tuple[Recipe, Environment, RunLength]:
         suite = self.suite
@@ -403,20 +425,36 @@ class Benchmark:
                 _reopen_damaged(self.root / cell.folder)
 
 
-def _in_turn(there: Sequence[Run]) -> tuple[list[int], list[float]]:
-    """Returns how many programs and seconds came before each run, had they been one after the other."""
-    counts = [len(run.info["programs"]) for run in there]
-    lengths = [float(run.info.get("seconds") or 0.0) for run in there]
-    return [0, *itertools.accumulate(counts[:-1])], [0.0, *itertools.accumulate(lengths[:-1])]
+class _Part(NamedTuple):
+    """A unit's results, and what becomes of them in its cell, as if units had been one after the other.
 
+    Attributes:
+        path: the directory of the unit's run; the cell's, if that has them from before it was damaged.
+        info: its ``run.json``.
+        samples: ids.
+        programs: their numbers in the cell, by those in the run.
+        begun: seconds at which it began.
+    """
 
-def _shifted(row: Mapping[str, str], programs: int, seconds: float) -> dict[str, str]:
-    """Returns a row of a table as it would be after other programs."""
-    moved = {"program": str(int(row["program"]) + programs)} if row.get("program") else {}
-    for name in ("wall_seconds", "wall_seconds_start", "wall_seconds_end"):
-        if row.get(name):
-            moved[name] = f"{float(row[name]) + seconds:.3f}"
-    return {**row, **moved}
+    path: Path
+    info: Mapping[str, Any]
+    samples: Sequence[int]
+    programs: Mapping[int, int]
+    begun: float
+
+    def has(self, row: Mapping[str, str]) -> bool:
+        """Returns whether a row of the run's tables is of this unit."""
+        if "sample_id" in row:
+            return float(row["sample_id"]) in self.samples
+        return float(row["program"]) in self.programs
+
+    def shifted(self, row: Mapping[str, str]) -> dict[str, str]:
+        """Returns a row of the run's tables as it is in the cell's."""
+        moved = {"program": str(self.programs[int(row["program"])])} if row.get("program") else {}
+        for name in ("wall_seconds", "wall_seconds_start", "wall_seconds_end"):
+            if row.get(name):
+                moved[name] = f"{float(row[name]) + self.begun:.3f}"
+        return {**row, **moved}
 
 
 def run_benchmark(
@@ -469,6 +507,7 @@ def run_benchmark(
         if launcher is None:
             benchmark.work(progress)
         else:
+            _check_locks(root)
             launcher(root)
         benchmark.table()
     failures = benchmark.failures()
@@ -486,10 +525,12 @@ def run_benchmark(
 
 def _reopen_damaged(directory: Path) -> None:
     """Takes from a run that has finished the word that it has, if results of it are damaged."""
+    info = resuming.read_info(directory)
+    if info.get("state") != "finished" or resuming.is_whole(directory):
+        return
     try:
         with DirectoryLock(directory):
-            info = resuming.read_info(directory)
-            if info.get("state") == "finished" and not resuming.is_whole(directory):
+            if resuming.read_info(directory) == info:  # else it has been made again meanwhile
                 write_atomic(directory / "run.json", (json.dumps(info | {"state": "failed"}, indent=2) + "\n").encode())
     except BusyDirectory:
         pass  # it is being made again
@@ -518,7 +559,21 @@ def _begin(benchmark: Benchmark) -> bool:
 def work(root: str | os.PathLike[str], progress: bool = False) -> None:
     """Works off what is left of the benchmark in a directory; any number of processes may do so at a time."""
     with resuming.resumable(Path(root)):
-        Benchmark.opened(Path(root)).work(progress)
+        benchmark = Benchmark.opened(Path(root))
+        _check_locks(benchmark.root)
+        benchmark.work(progress)
+
+
+def _check_locks(root: Path) -> None:
+    """Raises UserError where processes would not see what others have taken."""
+    try:
+        with DirectoryLock(root) as lock:
+            if not lock.held:
+                raise UserError(
+                    f"'{root}': several processes at a benchmark need a file system with locks; give another"
+                )
+    except BusyDirectory:
+        pass
 
 
 def _arguments(suite: Suite, cell: Cell) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +23,8 @@ log = logging.getLogger(__name__)
 LAUNCHERS = ("local", "slurm", "ray")
 
 
-def check_launcher(name: str, workers: int) -> None:
-    """Raises UserError if there is no such launcher, or it lacks its package."""
+def check_launcher(name: str, workers: int, settings: Mapping[str, str]) -> None:
+    """Raises UserError if there is no such launcher, it lacks its package, or its jobs cannot have such settings."""
     if name not in LAUNCHERS:
         raise unknown("launcher", name, LAUNCHERS)
     package = {"slurm": "submitit", "ray": "ray"}.get(name)
@@ -30,6 +32,14 @@ def check_launcher(name: str, workers: int) -> None:
         raise UserError(f"launcher '{name}' needs the package {package}: pip install {package}")
     if name == "local" and workers != 1:
         raise UserError(f"--workers {workers}: the local launcher is one process, which uses all devices")
+    if name == "local" and settings:
+        raise UserError(f"--launcher-options {', '.join(settings)}: the local launcher has none")
+    if name == "slurm":
+        _of_slurm(settings)
+        if shutil.which("sbatch") is None:
+            raise UserError("launcher 'slurm': there is no sbatch here; start it where jobs are submitted")
+    elif name == "ray":
+        _of_ray(settings)
 
 
 class Worker:
@@ -58,6 +68,7 @@ def launch(name: str, root: Path, workers: int, settings: Mapping[str, str], clu
         cluster: submitit's; replaced in tests.
 
     Raises:
+        UserError: the settings are refused.
         RunFailed: no worker ended well.
     """
     errors = (_slurm if name == "slurm" else _ray)(root, workers, settings, cluster)
@@ -71,12 +82,13 @@ def _slurm(root: Path, workers: int, settings: Mapping[str, str], cluster: str) 
     import submitit
 
     logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns at every look where there is no accounting
-    executor = submitit.AutoExecutor(folder=str(root / "slurm" / "%A"), cluster=cluster, slurm_max_num_timeout=1000)
     parameters: dict[str, Any] = {"name": "hyperlax"}
     if cluster == "slurm":
         parameters |= {"slurm_array_parallelism": workers, "slurm_signal_delay_s": 60}
-        parameters |= {f"slurm_{key}": _number(value) for key, value in settings.items()}
+        parameters |= _of_slurm(settings)
     try:
+        folder = str(root / "slurm" / "%A")
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=1000)
         executor.update_parameters(**parameters)
         jobs = executor.map_array(Worker(), [str(root.resolve())] * workers)
     except Exception as error:  # whatever sbatch or submitit object to
@@ -85,17 +97,36 @@ def _slurm(root: Path, workers: int, settings: Mapping[str, str], cluster: str) 
     return [_short(error) for error in (job.exception() for job in jobs) if error is not None]
 
 
+def _of_slurm(settings: Mapping[str, str]) -> dict[str, Any]:
+    """Returns settings of jobs as submitit has them."""
+    from submitit import AutoExecutor, SlurmExecutor
+
+    known = SlurmExecutor._valid_parameters() | AutoExecutor._valid_parameters()
+    for name in settings:
+        if name not in known:
+            raise unknown("--launcher-options", name, known)
+    times = ("time", "timeout_min")
+    return {f"slurm_{name}": _minutes(text) if name in times else _number(text) for name, text in settings.items()}
+
+
+def _minutes(text: str) -> int:
+    """Returns a time limit in whole minutes: sbatch reads more, but with anything else submitit queues no job again."""
+    match = re.fullmatch(r"(?:([0-9]+)-)?([0-9]+(?::[0-9]+){0,2})", text)
+    if match is None:
+        raise UserError(f"--launcher-options time={text}: accepted are minutes, M:S, H:M:S, D-H, D-H:M and D-H:M:S")
+    parts = [int(part) for part in match[2].split(":")]
+    if match[1] is None and len(parts) < 3:
+        parts = [0, *parts]
+    hours, minutes, seconds = (*parts, 0, 0)[:3]
+    return 60 * (24 * int(match[1] or 0) + hours) + minutes + -(-seconds // 60)
+
+
 def _ray(root: Path, workers: int, settings: Mapping[str, str], cluster: str) -> list[str]:
     del cluster
     import ray
 
+    remote = _of_ray(settings)
     ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
-    options = {"num_cpus": 1, **{key: _number(value) for key, value in settings.items()}}
-    cores = {"JAX_NUM_CPU_DEVICES": str(max(1, int(options["num_cpus"])))}
-    try:
-        remote = ray.remote(work).options(**options, max_retries=3, runtime_env={"env_vars": cores})
-    except (ValueError, TypeError) as error:
-        raise UserError(f"--launcher ray: {' '.join(str(error).split())[:500]}") from None
     errors = []
     for result in [remote.remote(str(root.resolve())) for _ in range(workers)]:
         try:
@@ -103,6 +134,19 @@ def _ray(root: Path, workers: int, settings: Mapping[str, str], cluster: str) ->
         except Exception as error:
             errors.append(_short(error))
     return errors
+
+
+def _of_ray(settings: Mapping[str, str]) -> Any:
+    """Returns :func:`work` as Ray's workers run it."""
+    import ray
+
+    options = {"num_cpus": 1, **{key: _number(value) for key, value in settings.items()}}
+    try:
+        ray.remote(work).options(**options)  # says what is wrong with them
+        cores = {"JAX_NUM_CPU_DEVICES": str(max(1, int(options["num_cpus"])))}
+        return ray.remote(work).options(**options, max_retries=3, runtime_env={"env_vars": cores})
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"--launcher ray: {' '.join(str(error).split())[:500]}") from None
 
 
 def _short(error: BaseException) -> str:

@@ -19,11 +19,26 @@ class BusyDirectory(UserError):
     """Another process writes to a directory."""
 
 
+def is_locked(directory: Path) -> bool:
+    """Returns whether another process writes to a directory."""
+    try:
+        DirectoryLock(directory).__exit__()
+    except BusyDirectory:
+        return True
+    except UserError:  # nobody can
+        return False
+    return False
+
+
 class DirectoryLock:
     """A context; the lock is held from its making to its end, or until the process ends, however that happens.
 
     Args:
         directory: of a run.
+
+    Attributes:
+        directory: the same.
+        held: whether it is; a file system without locks lets everybody write.
 
     Raises:
         BusyDirectory: another process holds it; the message says which.
@@ -31,6 +46,7 @@ class DirectoryLock:
     """
 
     def __init__(self, directory: Path) -> None:
+        self.directory, self.held = directory, True
         try:
             self._file = os.open(directory / _NAME, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
@@ -42,6 +58,7 @@ class DirectoryLock:
             os.close(self._file)
             raise BusyDirectory(f"'{directory}' is being written by {holder}") from None
         except OSError as error:  # a file system without locks
+            self.held = False
             log.warning("%s cannot be locked, see to it that no other process writes there: %s", directory, error)
         os.ftruncate(self._file, 0)
         with suppress(OSError):  # a full disk: who holds the lock is told for convenience

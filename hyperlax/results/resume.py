@@ -20,8 +20,9 @@ import hyperlax
 from hyperlax.errors import CannotWrite, UserError, in_words
 from hyperlax.results.directory import run_directories
 from hyperlax.results.lineage import LINEAGE, LINEAGE_KEY
+from hyperlax.results.lock import DirectoryLock, is_locked
 from hyperlax.results.storage import TEMPORARY, TextTable, read_text
-from hyperlax.results.writer import ROUND_COLUMNS, TABLE_KEYS, policy_path
+from hyperlax.results.writer import ROUND_COLUMNS, TABLE_KEYS, policy_path, read_info
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +81,15 @@ class Earlier(NamedTuple):
     memory: int
 
 
-def latest_run(parent: Path, request: Mapping[str, Any]) -> Earlier | None:
-    """Returns the latest run below a directory that was asked the same, or None; logs why others are not it."""
+def latest_run(parent: Path, request: Mapping[str, Any], shared: bool = False) -> Earlier | None:
+    """Returns the latest run below a directory that was asked the same, or None; logs why others are not it.
+
+    Of work that is ``shared`` there may be several, of which those count that no process is at.
+    """
     for directory in reversed(run_directories(parent)):
         info = info_of(directory)
+        if shared and is_locked(directory):
+            continue
         if not read_info(directory):
             log.warning("%s is damaged: it cannot be told what was run there", directory / "run.json")
         different = differences(info.get("request", {}), request)
@@ -113,16 +119,26 @@ def run_at(path: str | os.PathLike[str], request: Mapping[str, Any]) -> Earlier:
     return _earlier(directory, info)
 
 
-def unbegun_run(parent: Path) -> Path | None:
-    """Returns the directory of a run that was killed before it said what it is, or None."""
-
-    def says_nothing(path: Path) -> bool:
-        return path.name.startswith(".") or path.suffix == ".journal"  # a study without trials
-
+def unbegun_run(parent: Path) -> DirectoryLock | None:
+    """Returns the directory, locked, of a run that was killed before it said what it is, or None."""
     for directory in sorted(parent.glob("run_*")):
-        if directory.is_dir() and all(map(says_nothing, directory.iterdir())):
-            return directory
+        if not _says_nothing(directory):
+            continue
+        try:
+            lock = DirectoryLock(directory)
+        except UserError:  # of a run that another process begins
+            continue
+        if lock.held and _says_nothing(directory):
+            return lock
+        lock.__exit__()
     return None
+
+
+def _says_nothing(directory: Path) -> bool:
+    """Returns whether a directory holds no more than a lock and a study without trials."""
+    return directory.is_dir() and all(
+        path.name.startswith(".") or path.suffix == ".journal" for path in directory.iterdir()
+    )
 
 
 def digest_of(value: Any) -> str:
@@ -143,14 +159,6 @@ def info_of(directory: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         return {}
     return info
-
-
-def read_info(directory: Path) -> dict[str, Any]:
-    """Returns ``run.json`` as it is, empty where there is none or a damaged one."""
-    try:
-        return dict(json.loads((directory / "run.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
 
 
 def _short(value: Any) -> str:
@@ -251,24 +259,42 @@ def is_whole(directory: Path) -> bool:
         read_text(directory / f"{name}.csv", [key])
         for name, key in (("samples", "sample_id"), ("summary", "sample id"))
     )
-    ends = _ends_of(tables["lanes"])
+    ends, missing = _ends_and_gaps(directory, info, tables)
     ids = {(float(sample_id),) for sample_id, _ in ends}
     wrong = [name for name, table in {**tables, "samples": samples, "summary": summary}.items() if table.damaged]
     wrong += ["lanes"] * bool(_steps_of(tables["evaluations"]).keys() - ends.keys() or samples.rows.keys() - ids)
     wrong += ["samples"] * bool(ids - samples.rows.keys()) + ["summary"] * bool(ids - summary.rows.keys())
-    policies = bool(info.get("request", {}).get("save_policies", True))
-    settled = {key for key, status in ends.items() if status in SETTLED}
-    complete = "population_size" not in info  # members that had diverged lack some
-    if not complete:
+    if "population_size" in info:
         lineage = read_text(directory / LINEAGE, LINEAGE_KEY)
         every_member = lineage.rows and len(lineage.rows) % max(1, len(ends)) == 0  # in each generation
         wrong += ["lineage"] * bool(lineage.damaged or not every_member)
-    missing = _incomplete(directory, tables, int(info["num_evaluations"]), policies, settled, complete)
     damaged = {f"{name}.csv" for name in wrong} | set(missing.values())
     if damaged:
         listed = ", ".join(sorted(damaged))
         log.warning("%s has finished, but these are damaged, and what they had is made again: %s", directory, listed)
     return not damaged
+
+
+def intact(directory: Path) -> set[int]:
+    """Returns the samples of a run of which every seed has ended, and has all its results."""
+    info = read_info(directory)
+    if not info:
+        return set()
+    tables = {name: read_text(directory / f"{name}.csv", key) for name, key in TABLE_KEYS.items()}
+    ends, missing = _ends_and_gaps(directory, info, tables)
+    good = {key for key, status in ends.items() if status in SETTLED and key not in missing}
+    return {sample_id for sample_id, _ in good if all((sample_id, seed) in good for seed in info["seeds"])}
+
+
+def _ends_and_gaps(
+    directory: Path, info: Mapping[str, Any], tables: Mapping[str, TextTable]
+) -> tuple[dict[tuple[int, int], str], dict[tuple[int, int], str]]:
+    """Returns how each (sample, seed) has ended, and of those that are settled the file that lacks something."""
+    ends = _ends_of(tables["lanes"])
+    settled = {key for key, status in ends.items() if status in SETTLED}
+    policies = bool(info.get("request", {}).get("save_policies", True))
+    complete = "population_size" not in info  # members that had diverged lack some
+    return ends, _incomplete(directory, tables, int(info["num_evaluations"]), policies, settled, complete)
 
 
 def _incomplete(

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,8 @@ import pandas as pd
 from hyperlax.results.storage import AppendTable, append, read_table, read_text, write_atomic
 from hyperlax.results.summary import STATUSES, summarise, to_published
 from hyperlax.spaces.files import Sample, to_csv
+
+log = logging.getLogger(__name__)
 
 EVALUATION_COLUMNS = (
     "sample_id",
@@ -115,6 +118,8 @@ class RunWriter:
         self._samples: dict[int, Sample] = {}
         self._info = {**info, "seeds": self._seeds, "state": "running", **_start_times(self.directory)}
         self._write_info()
+        if not samples:  # those of a search whose trials others have taken over are no longer its own
+            (self.directory / "samples.csv").unlink(missing_ok=True)
         self.add_samples(samples)
         self._evaluations = AppendTable(self.directory / "evaluations.csv", EVALUATION_COLUMNS)
         self._metrics = AppendTable(self.directory / "metrics.csv")
@@ -242,7 +247,7 @@ class RunWriter:
         if kind is None:
             self.close("finished")
         else:
-            self.close("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
+            self.close("interrupted" if issubclass(kind, KeyboardInterrupt | SystemExit) else "failed")
 
     def _refresh_summary(self) -> None:
         start = self._clock()
@@ -285,11 +290,20 @@ def budget_of(info: Mapping[str, Any], evaluations: pd.DataFrame) -> float:
     return float(budget)
 
 
+def read_info(directory: Path) -> dict[str, Any]:
+    """Returns ``run.json`` as it is, empty where there is none or a damaged one."""
+    try:
+        return dict(json.loads((directory / "run.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def _start_times(directory: Path) -> dict[str, Any]:
     """Returns when the run started and, when this directory holds one already, when it was resumed."""
-    try:
-        earlier = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    earlier = read_info(directory)
+    if not earlier:
+        if (directory / "run.json").exists():
+            log.warning("%s is damaged, it is written anew", directory / "run.json")
         return {"start_time": _now()}
     return {"start_time": earlier.get("start_time"), "resumed_times": [*earlier.get("resumed_times", []), _now()]}
 

@@ -22,7 +22,6 @@ from hyperlax.environments import Environment
 from hyperlax.errors import UserError
 from hyperlax.recipes import Recipe, RunLength
 from hyperlax.results.lineage import LINEAGE, ancestry
-from hyperlax.results.lock import DirectoryLock
 from hyperlax.results.reader import Run
 from hyperlax.results.resume import resumable, take_up
 from hyperlax.search.one_program import OneProgram, marks_of
@@ -116,15 +115,14 @@ def population_based_training(
     lanes = _planned(env, length, defaults, samples, seed, num_devices, memory, save_policies)
     if dry_run:
         return lanes.plan
-    directory = runs.run_directory(earlier, output_root, recipe.group, env.name, resume)
-    log.info("results go to %s; the plan:\n%s", directory, lanes.plan.describe())
     info = runs.describe_run(recipe, env, length, overrides, recipe.space, seed, lanes.plan, lanes.mesh)
     info |= {"request": request, "planned_memory": lanes.planner.memory, "evolution": asdict(evolution)}
     info |= {"population_size": population_size, "changing": list(changing)}
-    with resumable(directory):
-        with DirectoryLock(directory):
-            training = _Training(lanes, defaults, samples, population_size, evolution, changing)
-            training.carry_out(directory, info, winner_seeds, progress, earlier is not None)
+    place = runs.run_directory(earlier, output_root, recipe.group, env.name, resume)
+    with place as directory, resumable(directory):
+        log.info("results go to %s; the plan:\n%s", directory, lanes.plan.describe())
+        training = _Training(lanes, defaults, samples, population_size, evolution, changing)
+        training.carry_out(directory, info, winner_seeds, progress, earlier is not None)
         return runs.completed(directory, plot, anew=True)
 
 

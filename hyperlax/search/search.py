@@ -14,7 +14,6 @@ from hyperlax.engine.program import Task
 from hyperlax.environments import Environment
 from hyperlax.errors import UserError, unknown
 from hyperlax.recipes import Recipe, RunLength
-from hyperlax.results.lock import DirectoryLock
 from hyperlax.results.reader import Run
 from hyperlax.results.resume import Earlier, info_of, resumable
 from hyperlax.results.summary import METRICS
@@ -118,7 +117,8 @@ def optimize(
         storage=None if storage is None else without_password(os.fspath(storage)), seed=seed, batch_size=batch_size,
         winner_seeds=winner_seeds, save_policies=save_policies, memory_limit_gib=memory_limit_gib,
     )  # fmt: skip
-    earlier = runs.earlier_run(output_root, recipe.group, env.name, request, resume, resume_from)
+    shared = storage is not None
+    earlier = runs.earlier_run(output_root, recipe.group, env.name, request, resume, resume_from, shared)
     if earlier is not None and not dry_run and _is_done(earlier, question, storage):
         log.info("%s has finished, nothing is left to do", earlier.directory)
         return runs.completed(earlier.directory, plot, anew=False)
@@ -127,14 +127,14 @@ def optimize(
     if dry_run:
         return search.lanes.plan
     study = None if storage is None else question.study(storage, shared=True)  # refused before there is a directory
-    directory = runs.run_directory(earlier, output_root, recipe.group, env.name, resume)
     lanes = search.lanes
-    log.info("results go to %s; the plan:\n%s", directory, lanes.plan.describe())
     info = runs.describe_run(recipe, env, length, overrides, recipe.space, seed, lanes.plan, lanes.mesh)
     info |= {"request": request, "planned_memory": lanes.planner.memory, "num_trials": num_trials}
     info["command"] = info["command"] and without_password(info["command"])
-    with resumable(directory):
-        with DirectoryLock(directory), reachable():
+    place = runs.run_directory(earlier, output_root, recipe.group, env.name, resume)
+    with place as directory, resumable(directory):
+        log.info("results go to %s; the plan:\n%s", directory, lanes.plan.describe())
+        with reachable():
             study = study or question.study(directory / JOURNAL, shared=False)
             search.carry_out(directory, info, study, winner_seeds, progress, earlier is not None)
         return runs.completed(directory, plot, anew=True)

@@ -147,8 +147,8 @@ class Study:
             return []
         taken = []
         try:
-            with DirectoryLock(home):  # nobody else takes them meanwhile, nor does the worker begin again
-                for trial in self.trials():
+            with DirectoryLock(home) as lock:  # nobody else takes them meanwhile, nor does the worker begin again
+                for trial in self.trials() if lock.held else ():
                     if not trial.state.is_finished() and trial.user_attrs.get(WORKER) == worker:
                         log.info("trial %d goes on here: its process has ended", trial.number)
                         self.storage.set_trial_user_attr(trial._trial_id, WORKER, self.worker)

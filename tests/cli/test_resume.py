@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,31 @@ def test_a_stopped_run_saves_its_lanes_and_goes_on_from_there(tmp_path, monkeypa
     hyperlax.sweep("ppo_mlp", "gymnax.cartpole", output_root=tmp_path / "stopped", resume=True, **SWEEP)
     assert rounds[2] >= stopped_at, "it began anew"
     assert chaos["different"](chaos["contents"](whole.path), chaos["contents"](run.path)) == []
+
+
+@pytest.mark.usefixtures("compiled_once")
+def test_lanes_are_saved_before_submitit_queues_a_job_again(tmp_path, monkeypatch):
+    from hyperlax.engine import scheduler
+
+    rounds = []
+
+    def signalled(self, *args):
+        rounds.append(None)
+        if len(rounds) == 2:
+            signal.raise_signal(signal.SIGUSR2)
+        return advance(self, *args)
+
+    advance = scheduler.Scheduler._round
+    monkeypatch.setattr(scheduler.Scheduler, "_round", signalled)
+    before = signal.signal(signal.SIGUSR2, lambda *_: sys.exit(-1))  # as submitit's handler does in the end
+    try:
+        with pytest.raises(SystemExit):
+            sweep(tmp_path)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    run = hyperlax.load_run(tmp_path)
+    assert run.info["state"] == "interrupted" and list((run.path / "checkpoints").glob("*.npz"))
+    assert sweep(tmp_path).path == run.path
 
 
 def test_one_line_says_what_cannot_be_resumed(tmp_path, capsys):

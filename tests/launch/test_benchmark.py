@@ -12,6 +12,7 @@ import pytest
 
 import hyperlax
 from hyperlax.cli import main
+from hyperlax.environments import names
 from hyperlax.errors import RunFailed, UserError
 from hyperlax.launch import benchmark as launched
 from hyperlax.launch.benchmark import Benchmark, Unit, run_benchmark, work
@@ -174,9 +175,12 @@ def test_the_published_command_plans(tmp_path, capsys):
 def test_suites_are_files_and_options_replace_their_entries():
     suite = make_suite("ppo_mlp_vs_drpqc", num_samples_per_run=5, num_seeds=None)
     assert suite.algos[1].endswith("ppo_drpqc") and suite.num_samples_per_run == 5 and suite.num_seeds == 2
-    for name in ("ppo_mlp_vs_drpqc", "published"):
-        cells, _ = Suite(**load_suite(name)).cells() if name != "published" else ([1], {})
-        assert cells
+    for name, pairs in (("ppo_mlp_vs_drpqc", 4), ("published", 27)):
+        suite = Suite(**load_suite(name))
+        assert set(suite.envs) <= set(names())
+        light = [env for env in suite.envs if not env.startswith("brax.")]  # which may be missing
+        cells, skipped = replace(suite, envs=light).cells()
+        assert cells and len(cells) + len(skipped) == pairs
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from hyperlax.cli import main
 from hyperlax.errors import RunFailed, UserError
 from hyperlax.launch.benchmark import Benchmark
-from hyperlax.launch.launchers import Worker, check_launcher, launch
+from hyperlax.launch.launchers import Worker, _of_slurm, check_launcher, launch
 from hyperlax.launch.suite import Suite
 
 SUITE = Suite(
@@ -41,6 +41,17 @@ def test_when_all_jobs_fail_it_says_why(tmp_path):
     (tmp_path / "bench").mkdir()
     with pytest.raises(RunFailed, match=r"all 1 workers have failed: .*no benchmark in it"):
         launch("slurm", tmp_path / "bench", 1, {}, cluster="local")
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("90", 90), ("0:30", 1), ("90:00", 90), ("24:00:00", 1440), ("0:0:1", 1), ("2-0", 2880), ("1-2:30", 1590)]
+    + [("1-0:0:1", 1441)],
+)
+def test_a_time_limit_is_given_to_submitit_in_minutes(text, minutes):
+    """With ``24:00:00`` submitit cannot tell whether a job's time is over, and queues none again."""
+    pytest.importorskip("submitit")
+    assert _of_slurm({"time": text, "partition": "all"}) == {"slurm_time": minutes, "slurm_partition": "all"}
 
 
 def slurm(*words):
@@ -89,10 +100,23 @@ def test_what_cannot_launch_is_refused_in_one_line(tmp_path, capsys, monkeypatch
         (["--launcher", "slrum"], "unknown launcher 'slrum': did you mean slurm?"),
         (["--workers", "3"], "--workers 3: the local launcher is one process"),
         (["--launcher-options", "time"], "--launcher-options time: accepted is NAME=VALUE"),
+        (["--launcher-options", "time=60"], "--launcher-options time: the local launcher has none"),
+        (["--launcher", "slurm", "--launcher-options", "time=1 day"], "--launcher-options time=1 day: accepted are mi"),
+        (["--launcher", "slurm", "--launcher-options", "tiem=5"], "unknown --launcher-options 'tiem': did you mean ti"),
+        (
+            ["--launcher", "ray", "--launcher-options", "num_cpus=many"],
+            "--launcher ray: The type of keyword 'num_cpus'",
+        ),
+        (["--launcher", "ray", "--launcher-options", "cpus=2"], "--launcher ray: Invalid option keyword cpus"),
     ):
+        for package in {"slurm", "ray"} & set(more):
+            pytest.importorskip({"slurm": "submitit"}.get(package, package))
         assert main([*words, *more]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1 and not (tmp_path / "b").exists()
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(UserError, match="launcher 'slurm': there is no sbatch here"):
+        check_launcher("slurm", 2, {})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs the package ray: pip install ray"):
-        check_launcher("ray", 2)
+        check_launcher("ray", 2, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 
 from hyperlax.errors import UserError
 from hyperlax.results import RunWriter, load_run
+from hyperlax.results.directory import create_run_directory
 from hyperlax.results.lock import DirectoryLock
 from hyperlax.results.resume import Mark, latest_run, run_at, take_up
+from hyperlax.runs import run_directory
 from hyperlax.spaces.files import Sample
 
 SAMPLES = [Sample(i, {"lr": 0.1 * i}) for i in range(4)]
@@ -84,6 +87,52 @@ def test_a_directory_is_written_by_one_process_at_a_time(directory):
     with DirectoryLock(directory), pytest.raises(UserError, match=f"is being written by process {os.getpid()} on "):
         DirectoryLock(directory)
     DirectoryLock(directory).__exit__()
+
+
+def test_a_directory_that_another_process_is_beginning_is_not_taken(tmp_path, monkeypatch):
+    for number in (1, 2):
+        (tmp_path / "ppo" / "cartpole" / f"run_00{number}").mkdir(parents=True)
+    (tmp_path / "ppo" / "cartpole" / "run_001" / "study.journal").touch()  # of a search that compiles
+
+    def begun(resume):
+        with run_directory(None, tmp_path, "ppo", "cartpole", resume) as directory:
+            return directory.name
+
+    with DirectoryLock(tmp_path / "ppo" / "cartpole" / "run_001"):
+        assert begun(resume=True) == "run_002"
+        with DirectoryLock(tmp_path / "ppo" / "cartpole" / "run_002"):
+            assert begun(resume=True) == "run_003"
+    assert begun(resume=True) == "run_001" and begun(resume=False) == "run_004"
+
+
+def test_where_another_process_takes_a_new_directory_another_is_made(tmp_path, monkeypatch):
+    locks = []
+
+    def taken(*args):
+        directory = create_run_directory(*args)
+        if not locks:
+            locks.append(DirectoryLock(directory))  # of a process that resumes
+        return directory
+
+    monkeypatch.setattr("hyperlax.runs.create_run_directory", taken)
+    with run_directory(None, tmp_path, "ppo", "cartpole", resume=False) as directory, locks[0]:
+        assert directory.name == "run_002"
+        with pytest.raises(UserError, match="is being written by process"):
+            DirectoryLock(directory)
+
+
+def test_without_locks_nobody_is_sure_of_a_directory(tmp_path, monkeypatch, caplog):
+    def none(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with DirectoryLock(tmp_path) as lock:
+        assert lock.held and lock.directory == tmp_path
+    monkeypatch.setattr("fcntl.flock", none)
+    with DirectoryLock(tmp_path) as lock:
+        assert not lock.held and "cannot be locked" in caplog.text
+    (tmp_path / "ppo" / "cartpole" / "run_001").mkdir(parents=True)
+    with run_directory(None, tmp_path, "ppo", "cartpole", resume=True) as directory:
+        assert directory.name == "run_002"
 
 
 def test_the_run_that_was_asked_the_same_is_found(directory):

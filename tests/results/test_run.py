@@ -185,7 +185,10 @@ def test_each_batch_of_rows_is_one_system_call(tmp_path, monkeypatch):
     assert len(calls) == 1 and calls[0].count(b"\n") == 5 and calls[0].endswith(b"\n")
 
 
-@pytest.mark.parametrize(("error", "state"), [(KeyboardInterrupt(), "interrupted"), (RuntimeError("no"), "failed")])
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(KeyboardInterrupt(), "interrupted"), (SystemExit(-1), "interrupted"), (RuntimeError("no"), "failed")],
+)
 def test_state_after_an_exception(tmp_path, error, state):
     with pytest.raises(type(error)), RunWriter(tmp_path, {}, SAMPLES, [0]) as writer:
         writer.evaluations([evaluation(0, 0, 10, 3.0)])
@@ -240,6 +243,23 @@ def test_samples_drawn_while_the_run_goes_on(tmp_path, order):
         for number in order:
             writer.add_samples(SAMPLES[number : number + 1])
     assert (tmp_path / "samples.csv").read_text() == to_csv(SAMPLES)
+
+
+def test_a_search_whose_trials_others_have_taken_over_has_no_samples(tmp_path):
+    with RunWriter(tmp_path, {}, SAMPLES, [0]):
+        pass
+    with RunWriter(tmp_path, {}, [], [0]):
+        assert len(load_run(tmp_path).samples) == 0
+    assert len(load_run(tmp_path).summary) == 0
+
+
+def test_a_damaged_run_json_is_named_and_written_anew(tmp_path, caplog):
+    for content in ("{half", "5"):
+        (tmp_path / "run.json").write_text(content)
+        with RunWriter(tmp_path, {}, SAMPLES, [0]):
+            pass
+        assert "run.json is damaged" in caplog.text and load_run(tmp_path).info["start_time"]
+        caplog.clear()
 
 
 def test_a_torn_sample_is_written_again(tmp_path):

@@ -129,6 +129,15 @@ def test_a_damaged_journal_costs_a_search_that_has_finished_no_results(whole, tm
     assert kept == {path: path.read_bytes() for path in directory.rglob("*.csv")}
 
 
+def test_who_resumes_beside_another_at_the_same_study_takes_a_directory_of_its_own(tmp_path):
+    shared = dict(storage=str(tmp_path / "a.journal"))
+    first = search(tmp_path, **shared)
+    with DirectoryLock(first.path):
+        second = search(tmp_path, **shared)
+    assert second.path.name == "run_002" and len(second.samples) == 0
+    assert search(tmp_path, **shared).path in (first.path, second.path)
+
+
 def test_a_study_that_is_gone_costs_a_shared_search_no_results(tmp_path):
     run = search(tmp_path, storage=str(tmp_path / "a.journal"))
     kept = {path: path.read_bytes() for path in run.path.rglob("*.csv")}
