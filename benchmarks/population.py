@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--environments", nargs="+", default=list(ENVIRONMENTS), choices=list(ENVIRONMENTS))
     parser.add_argument("--members", type=int, default=16)
     parser.add_argument("--evaluations", type=int, default=20)
-    parser.add_argument("--exploit-every", type=int, default=1)
+    parser.add_argument("--exploit-every", type=int, default=2)
     parser.add_argument("--perturbation", type=float, default=0.1)
     parser.add_argument("--resample", type=float, default=0.25)
     parser.add_argument("--winner-seeds", type=int, default=8)

@@ -137,16 +137,27 @@ def earlier_run(
 
 @contextmanager
 def run_directory(
-    earlier: resuming.Earlier | None, output_root: str | os.PathLike[str], group: str, env_name: str, resume: bool
+    earlier: resuming.Earlier | None,
+    output_root: str | os.PathLike[str],
+    group: str,
+    env_name: str,
+    resume: bool,
+    shared: bool = False,
 ) -> Iterator[Path]:
     """Gives where results go, locked: where they went before, or a new directory.
+
+    Of work that is ``shared``, another process may go on with the earlier run: this one then has a new directory.
 
     Raises:
         UserError: it cannot be made, or another process writes there.
     """
     lock = None
     if earlier is not None:
-        lock = DirectoryLock(earlier.directory)
+        try:
+            lock = DirectoryLock(earlier.directory)
+        except BusyDirectory:
+            if not shared:
+                raise
     elif resume:
         lock = resuming.unbegun_run(run_parent(output_root, group, env_name))
     while lock is None:

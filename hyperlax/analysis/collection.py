@@ -61,7 +61,7 @@ class Entry:
 
     @property
     def lost(self) -> np.ndarray:
-        """Which configurations count as the worst."""
+        """Which configurations count as the worst, ``(configurations,)``."""
         return (self.summary["status"].isin(_LOST) | self.summary["final_return"].isna()).to_numpy()
 
     @property
@@ -71,17 +71,17 @@ class Entry:
 
     @property
     def returns(self) -> np.ndarray:
-        """Final returns, of configurations that are lost the worst."""
+        """Final returns ``(configurations,)``, of those that are lost the worst."""
         return np.where(self.lost, self.least, self.summary["final_return"].to_numpy(float))
 
     @property
     def reached(self) -> pd.DataFrame:
         """The summary, with no final return of configurations that are lost."""
-        return self.summary.assign(final_return=self.summary["final_return"].mask(self.lost))
+        return without_lost(self.summary)
 
     @property
     def peaks(self) -> np.ndarray:
-        """The best returns that configurations have found while they trained; the worst where there is none."""
+        """The best returns found in training, ``(configurations,)``; the worst where there is none."""
         return self.summary["peak_return"].fillna(self.least).to_numpy(float)
 
     @property
@@ -98,13 +98,18 @@ class Entry:
 
     @property
     def scores(self) -> np.ndarray:
-        """What configurations were chosen by, such that more is better; of those that are lost the worst."""
+        """What configurations were chosen by, ``(configurations,)``, more being better; of the lost the worst."""
         column, direction = self.aim
         if column == "final_return" and direction == "maximize":
             return self.returns
         values = self.summary[column].to_numpy(float) * (1 if direction == "maximize" else -1)
         known = np.isfinite(values) & ~self.lost
         return np.where(known, values, values[known].min() if known.any() else np.nan)
+
+
+def without_lost(summary: pd.DataFrame) -> pd.DataFrame:
+    """Returns a summary with no final return of configurations of which a training diverged or failed."""
+    return summary.assign(final_return=summary["final_return"].mask(summary["status"].isin(_LOST)))
 
 
 def collect(paths: Sequence[str | Path]) -> list[Entry]:
@@ -234,11 +239,15 @@ def _told_apart(entries: list[Entry]) -> list[Entry]:
     pairs = [(entry.family, entry.environment) for entry in named]
     several = {family for family, environment in pairs if pairs.count((family, environment)) > 1}
     numbers: dict[str, dict[tuple[Path, str], int]] = {family: {} for family in several}
+    taken: set[tuple[str, str, int]] = set()
     apart = []
     for entry in named:
         if entry.family in several:
             known = numbers[entry.family]
             number = known.setdefault(_source_of(entry), len(known) + 1)
+            while (entry.family, entry.environment, number) in taken:  # directories of no order that we know
+                number += 1
+            taken.add((entry.family, entry.environment, number))
             entry = replace(entry, family=f"{entry.family} ({number})" if number > 1 else entry.family)
         apart.append(entry)
     return apart

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,6 @@ _MOST_CORRELATIONS = 12  # in a panel
 
 OF_ONE = {"iqm": statistics.interquartile_mean, "median": statistics.median_of_runs}
 OVERALL = {"iqm": statistics.interquartile_mean, "mean": statistics.mean, "median": statistics.median}
-NO_GOALS: Mapping[str, float] = {}
 _UNKNOWN = np.array(np.nan)
 
 Draw = Callable[["Axes", list[Entry], dict[str, dict[str, Any]]], list[dict[str, Any]]]
@@ -137,13 +137,14 @@ def tables(entries: Sequence[Entry], goals: Mapping[str, float] | None = None) -
     return Tables(aggregates(entries, goals), improvements(entries), overall(entries, goals))
 
 
-def aggregates(entries: Sequence[Entry], goals: Mapping[str, float] = NO_GOALS) -> pd.DataFrame:
+def aggregates(entries: Sequence[Entry], goals: Mapping[str, float] | None = None) -> pd.DataFrame:
     """Returns a row a family and environment: robust means over its configurations, with 95% bootstrap intervals.
 
     There are intervals where configurations are independent draws. ``best`` is the best that trained to its end, which
     looks better than it is; ``fresh_seeds`` what that one reaches on seeds that did not select it, where it was tried.
     An optimality gap is in units of the return.
     """
+    goals = goals or {}
     rows = [
         {"environment": entry.environment, "family": entry.family} | aggregated(entry, goals.get(entry.environment))
         for entry in entries
@@ -178,7 +179,7 @@ def improvements(entries: Sequence[Entry]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def overall(entries: Sequence[Entry], goals: Mapping[str, float] = NO_GOALS) -> pd.DataFrame:
+def overall(entries: Sequence[Entry], goals: Mapping[str, float] | None = None) -> pd.DataFrame:
     """Returns a row a family over several environments, those that most families have in common.
 
     Returns are scaled in each environment such that the worst of any family is 0 and the goal 1, by default the best of
@@ -186,6 +187,7 @@ def overall(entries: Sequence[Entry], goals: Mapping[str, float] = NO_GOALS) -> 
     all environments have one: the best that was found is no goal that could be missed. Families are left out, and
     named, that are not in all of these environments, or whose numbers of configurations differ between them.
     """
+    goals = goals or {}
     own: dict[str, dict[str, np.ndarray]] = {}
     drawn: dict[str, bool] = {}
     for environment, some in environments(entries).items():
@@ -213,9 +215,9 @@ def overall(entries: Sequence[Entry], goals: Mapping[str, float] = NO_GOALS) -> 
 
 
 def _common(sets: Sequence[set[str]]) -> set[str]:
-    """Returns the one of some sets, of two or more, that most of them contain; of several the largest."""
-    several = [some for some in sets if len(some) > 1]
-    return max(several, key=lambda one: (sum(one <= other for other in several), len(one), sorted(one)), default=set())
+    """Returns what most of some sets have in common, two or more; of several such the largest."""
+    parts = [one & other for one in sets for other in sets if len(one & other) > 1]
+    return max(parts, key=lambda part: (sum(part <= some for some in sets), len(part), sorted(part)), default=set())
 
 
 def _estimates(scores: np.ndarray, wanted: Mapping[str, statistics.Statistic], independent: bool) -> dict[str, float]:
@@ -330,6 +332,9 @@ def draw_curves(axes: Axes, entries: list[Entry], styles: dict[str, dict[str, An
         means = evaluations.groupby(["grid_step", "sample_id"])["mean_return"].mean().unstack()
         lost = entry.summary.loc[entry.lost, "sample_id"]
         means = means.reindex(columns=entry.summary["sample_id"])
+        seeds = evaluations.groupby(["grid_step", "sample_id"])["seed"].nunique().unstack().reindex_like(means)
+        whole = seeds.fillna(0) == len(entry.run.info.get("seeds", ())) if "seeds" in entry.run.info else seeds > 0
+        means[lost] = means[lost].where(whole[lost].cummin())  # from where the first seed is lost
         worst = means.ffill().min(axis=1).clip(upper=entry.least)
         means[lost] = means[lost].T.fillna(worst).T
         means = means.ffill()
@@ -349,6 +354,7 @@ def draw_correlations(axes: Axes, entries: list[Entry], styles: dict[str, dict[s
         for name in _numbers_that_vary(entry):
             column = entry.summary[name].to_numpy(float)
             rho, low, high = (float(x) for x in statistics.rank_correlation(column, entry.returns))
+            low, high = (low, high) if entry.is_drawn else (math.nan, math.nan)
             rows.append({"family": entry.family, "x": name, "y": rho, "low": low, "high": high})
     strongest = pd.DataFrame(rows, columns=["family", "x", "y", "low", "high"])
     order = (

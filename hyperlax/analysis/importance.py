@@ -39,10 +39,10 @@ def importances(entry: Entry, resamples: int = RESAMPLES) -> pd.DataFrame:
     """Returns a row a hyperparameter that varies, the most important first.
 
     Columns: ``hyperparameter``, its ``importance`` as a share of all (they sum to 1), ``low`` and ``high`` of a 95%
-    bootstrap interval over configurations, ``chance``, the mean where returns are shuffled, and the number of
-    ``configurations``. What counts as best is the best tenth, or the best five where a tenth is fewer, by the final
-    return or what else a search was for. A configuration without one counts as the worst; one that was pruned counts
-    with what it had reached. Fewer than ``FEWEST_SAMPLES`` have no importances.
+    bootstrap interval over configurations where they are independent draws, ``chance``, the mean where returns are
+    shuffled, and the number of ``configurations``. What counts as best is the best tenth, or the best five where a
+    tenth is fewer, by the final return or what else a search was for. A configuration without one counts as the worst;
+    one that was pruned counts with what it had reached. Fewer than ``FEWEST_SAMPLES`` have no importances.
 
     Args:
         entry: its summary holds the configurations.
@@ -61,8 +61,8 @@ def importances(entry: Entry, resamples: int = RESAMPLES) -> pd.DataFrame:
     with _quiet():
         study = _study(entry.summary[names], returns)
         value = _shares(study, names)
-        rows = rng.integers(len(returns), size=(resamples, len(returns)))
-        drawn = np.array([_shares(_resampled(study, some), names) for some in rows] or [value])
+        rows = rng.integers(len(returns), size=(resamples if entry.is_drawn else 0, len(returns)))
+        drawn = np.array([_shares(_resampled(study, some), names) for some in rows] or [np.full_like(value, np.nan)])
         orders = [rng.permutation(len(returns)) for _ in range(_SHUFFLES)]
         chance = np.mean([_shares(study, names, -returns[order]) for order in orders], axis=0)
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)

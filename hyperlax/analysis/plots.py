@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from hyperlax.analysis.collection import without_lost
 from hyperlax.analysis.figures import COLOURS, STATUS_STYLE, label_of_status, picture
 from hyperlax.analysis.tables import (
     important_hyperparameters,
@@ -44,7 +45,7 @@ def plot_sweep(run: Run, path: str | Path) -> Path:
     path = Path(path).with_suffix(".png")
     if run.summary["final_return"].notna().sum() == 0:
         raise UserError(f"'{run.path}': nothing to plot, no sample of this run has been evaluated yet")
-    chosen = important_hyperparameters(run.summary, run.hyperparameters)[:_HYPERPARAMETERS]
+    chosen = important_hyperparameters(without_lost(run.summary), run.hyperparameters)[:_HYPERPARAMETERS]
     numbers = _numbers(run, [name for name, _ in chosen])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ def _draw(run: Run, numbers: pd.DataFrame, chosen: list[tuple[str, float]], path
             lower = list(rows[1].subplots(1, len(chosen), sharey=True, squeeze=False)[0])
             lower[0].set_ylabel("final return")
             for axes, (name, importance) in zip(lower, chosen, strict=True):
-                title = f"correlation {importance:.2f}" if importance > 0 else ""
+                title = f"explains {importance**2:.0%} of the ranks" if importance > 0 else ""
                 draw_hyperparameter(axes, numbers[numbers["panel"] == name], name, title)
 
 

@@ -162,7 +162,7 @@ def _compared(entries: Sequence[Entry], found: Tables) -> Iterable[Section]:
         yield "Families", table(found.aggregates)
         if len(found.overall):
             yield (
-                "Families over several environments, returns scaled from the worst (0) to the goal (1)",
+                "Families over several environments, returns scaled from the worst (0) to the goal or the best (1)",
                 table(found.overall),
             )
         if len(found.improvements):
@@ -215,8 +215,8 @@ def _told(entry: Entry, before: str, rows: int) -> Iterable[Section]:
     """Yields all configurations and how they came about."""
     run = entry.run
     columns = [*_RESULTS, *entry.hyperparameters]
-    order = entry.summary.sort_values("final_return", ascending=False, na_position="last", kind="stable")
-    configurations = order[[name for name in columns if name in order]].head(rows)
+    best_first = entry.reached.sort_values("final_return", ascending=False, na_position="last", kind="stable").index
+    configurations = entry.summary.loc[best_first, [name for name in columns if name in entry.summary]].head(rows)
     left = f", the best {rows}" if len(entry.summary) > rows else ""
     yield f"{before}Configurations{left}", table(configurations)
     if run is not None:

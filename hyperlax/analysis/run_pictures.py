@@ -61,7 +61,7 @@ def _drawings(entry: Entry, only: Collection[str]) -> Iterable[tuple[str, Drawin
     weights = dict(zip(table["hyperparameter"], table["importance"], strict=True))
     whole = [name for name in entry.hyperparameters if entry.summary[name].notna().all()]
     names = [name for name in weights if name in whole]
-    names = names or [name for name, _ in important_hyperparameters(entry.summary, whole)]
+    names = names or [name for name, _ in important_hyperparameters(entry.reached, whole)]
     makers: dict[str, Callable[[], Drawing | None]] = {
         "importance": lambda: importance_drawing(entry, table),
         "slices": lambda: slices_drawing(entry, names, weights),

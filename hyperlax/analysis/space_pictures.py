@@ -42,7 +42,8 @@ def _draw_importance(table: pd.DataFrame, figure: Figure) -> pd.DataFrame:
     shown = table.head(_MOST_BARS)
     axes, places = figure.subplots(), np.arange(len(shown))
     axes.barh(places, shown["importance"], height=0.62, color=COLOURS[5], label="importance", zorder=2)
-    axes.hlines(places, shown["low"], shown["high"], color="black", linewidth=1.1, label="95% interval", zorder=3)
+    if shown["low"].notna().any():
+        axes.hlines(places, shown["low"], shown["high"], color="black", linewidth=1.1, label="95% interval", zorder=3)
     axes.scatter(shown["chance"], places, s=34, marker="D", facecolor="white", edgecolor="black", zorder=4)
     axes.scatter([], [], s=34, marker="D", facecolor="white", edgecolor="black", label="by chance alone")
     axes.set_yticks(places, [label_of(name) for name in shown["hyperparameter"]])

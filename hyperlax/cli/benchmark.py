@@ -116,7 +116,7 @@ def run_benchmark(
     from hyperlax.launch.suite import make_suite
 
     settings = options.assignments("--launcher-options", launcher_options)
-    check_launcher(launcher, workers, settings)
+    check_launcher(launcher, workers, settings, submits=not dry_run)
 
     keep_log = save_logs and not dry_run
     output_root = resume_from or output_root
@@ -168,9 +168,10 @@ def run_benchmark(
         try:
             draw_report(collect([done.root]), report.parent, f"Benchmark {done.root.name}", about=about)
         except UserError as error:
-            if not report.exists():
+            if failure is None and not report.exists():
                 raise
             log.warning("%s", error)  # of an archive that is only read
-        typer.echo(f"report   {report}")
+        if report.exists():
+            typer.echo(f"report   {report}")
     if failure is not None:
         raise failure

@@ -65,7 +65,7 @@ def plot_benchmark(
     for picture in drawn.pictures:
         if picture.parent == folder:
             typer.echo(f"picture  {picture}")
-    if (folder / "runs").exists():
+    if len(entries) > 1:
         typer.echo(f"pictures {folder / 'runs'}, of each run")
     typer.echo(f"report   {drawn.report}")
 

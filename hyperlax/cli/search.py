@@ -141,7 +141,7 @@ def pbt_hp_search(
     exploit_every: Annotated[
         int,
         typer.Option("--exploit-every", min=1, metavar="N", help="Evaluations from one generation to the next."),
-    ] = 1,
+    ] = 2,
     exploit_quantile: Annotated[
         float,
         typer.Option(

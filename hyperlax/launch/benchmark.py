@@ -125,6 +125,7 @@ class Benchmark:
     ) -> None:
         self.root, self.suite, self.units, self.skipped = root, suite, dict(units), dict(skipped)
         self.command = command
+        self._intact: dict[Cell, set[int]] = {}  # samples that a damaged cell still has
 
     # --- the plan ----------------------------------------------------------------------------------
 
@@ -288,7 +289,9 @@ class Benchmark:
 
     def _is_done(self, unit: Unit) -> bool:
         """Returns whether nothing of a unit is left to train; a damaged cell, whose units are gone, may have it all."""
-        return unit.is_done or resuming.intact(self.root / unit.cell.folder).issuperset(unit.samples)
+        if unit.cell not in self._intact:
+            self._intact[unit.cell] = resuming.intact(self.root / unit.cell.folder)
+        return unit.is_done or self._intact[unit.cell].issuperset(unit.samples)
 
     def _state(self, cell: Cell) -> str | None:
         return resuming.read_info(self.root / cell.folder).get("state")
@@ -389,12 +392,13 @@ class Benchmark:
         Its columns are the recipe and mode, those of :func:`hyperlax.analysis.comparison.aggregates`, and seconds.
         """
         cells = [cell for cell in self.units if self._state(cell) in ("finished", "failed")]
-        entries = ranked([entry_of(load_run(self.root / cell.folder)) for cell in cells])
+        found = ((cell, entry_of(load_run(self.root / cell.folder))) for cell in cells)
+        there = {cell: entry for cell, entry in found if len(entry.summary)}
         rows = [
             {"recipe": cell.recipe, "environment": cell.env, "mode": cell.mode}
             | aggregated(entry)
             | {"seconds": entry.run.info["seconds"] if entry.run is not None else None}
-            for cell, entry in zip(cells, entries, strict=True)
+            for cell, entry in zip(there, ranked([*there.values()]), strict=True)
         ]
         table = pd.DataFrame(rows)
         if rows:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 LAUNCHERS = ("local", "slurm", "ray")
 
 
-def check_launcher(name: str, workers: int, settings: Mapping[str, str]) -> None:
+def check_launcher(name: str, workers: int, settings: Mapping[str, str], submits: bool = True) -> None:
     """Raises UserError if there is no such launcher, it lacks its package, or its jobs cannot have such settings."""
     if name not in LAUNCHERS:
         raise unknown("launcher", name, LAUNCHERS)
@@ -36,7 +36,7 @@ def check_launcher(name: str, workers: int, settings: Mapping[str, str]) -> None
         raise UserError(f"--launcher-options {', '.join(settings)}: the local launcher has none")
     if name == "slurm":
         _of_slurm(settings)
-        if shutil.which("sbatch") is None:
+        if submits and shutil.which("sbatch") is None:
             raise UserError("launcher 'slurm': there is no sbatch here; start it where jobs are submitted")
     elif name == "ray":
         _of_ray(settings)

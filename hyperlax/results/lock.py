@@ -22,7 +22,7 @@ class BusyDirectory(UserError):
 def is_locked(directory: Path) -> bool:
     """Returns whether another process writes to a directory."""
     try:
-        DirectoryLock(directory).__exit__()
+        DirectoryLock(directory).release()
     except BusyDirectory:
         return True
     except UserError:  # nobody can
@@ -68,4 +68,8 @@ class DirectoryLock:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Lets others have it."""
         os.close(self._file)

@@ -21,8 +21,11 @@ from hyperlax.errors import CannotWrite, UserError, in_words
 from hyperlax.results.directory import run_directories
 from hyperlax.results.lineage import LINEAGE, LINEAGE_KEY
 from hyperlax.results.lock import DirectoryLock, is_locked
-from hyperlax.results.storage import TEMPORARY, TextTable, read_text
+from hyperlax.results.reader import load_run
+from hyperlax.results.storage import TEMPORARY, TextTable, read_text, write_atomic
+from hyperlax.results.summary import to_published
 from hyperlax.results.writer import ROUND_COLUMNS, TABLE_KEYS, policy_path, read_info
+from hyperlax.spaces.files import Sample, to_csv
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +133,7 @@ def unbegun_run(parent: Path) -> DirectoryLock | None:
             continue
         if lock.held and _says_nothing(directory):
             return lock
-        lock.__exit__()
+        lock.release()
     return None
 
 
@@ -264,7 +267,8 @@ def is_whole(directory: Path) -> bool:
     wrong = [name for name, table in {**tables, "samples": samples, "summary": summary}.items() if table.damaged]
     wrong += ["lanes"] * bool(_steps_of(tables["evaluations"]).keys() - ends.keys() or samples.rows.keys() - ids)
     wrong += ["samples"] * bool(ids - samples.rows.keys()) + ["summary"] * bool(ids - summary.rows.keys())
-    if "population_size" in info:
+    if "population_size" in info:  # see mend_derived
+        wrong = [name for name in wrong if name not in ("samples", "summary")]
         lineage = read_text(directory / LINEAGE, LINEAGE_KEY)
         every_member = lineage.rows and len(lineage.rows) % max(1, len(ends)) == 0  # in each generation
         wrong += ["lineage"] * bool(lineage.damaged or not every_member)
@@ -273,6 +277,21 @@ def is_whole(directory: Path) -> bool:
         listed = ", ".join(sorted(damaged))
         log.warning("%s has finished, but these are damaged, and what they had is made again: %s", directory, listed)
     return not damaged
+
+
+def mend_derived(directory: Path, samples: Sequence[Sample]) -> None:
+    """Writes samples and summary again if they are damaged, of a run that has finished and of which nothing else is.
+
+    That of populations would be trained again as a whole.
+    """
+    ids = {(float(sample.sample_id),) for sample in samples}
+    for name, key in (("samples", "sample_id"), ("summary", "sample id")):
+        file = directory / f"{name}.csv"
+        table = read_text(file, [key])
+        if table.damaged or table.rows.keys() != ids:
+            log.warning("%s is damaged: it is written again", file)
+            written = to_csv(samples).encode() if name == "samples" else to_published(load_run(directory).summary)
+            write_atomic(file, written)
 
 
 def intact(directory: Path) -> set[int]:

@@ -23,7 +23,7 @@ from hyperlax.errors import UserError
 from hyperlax.recipes import Recipe, RunLength
 from hyperlax.results.lineage import LINEAGE, ancestry
 from hyperlax.results.reader import Run
-from hyperlax.results.resume import resumable, take_up
+from hyperlax.results.resume import mend_derived, resumable, take_up
 from hyperlax.search.one_program import OneProgram, marks_of
 from hyperlax.search.population import Evolution, Populations, Replay, changeable
 from hyperlax.spaces.distributions import Distribution
@@ -42,7 +42,7 @@ def population_based_training(
     *,
     population_size: int = 16,
     num_populations: int = 1,
-    exploit_every: int = 1,
+    exploit_every: int = 2,
     exploit_quantile: float = 0.25,
     perturbation: float = 0.1,
     resample_probability: float = 0.25,
@@ -107,10 +107,11 @@ def population_based_training(
         winner_seeds=winner_seeds, save_policies=save_policies, memory_limit_gib=memory_limit_gib,
     )  # fmt: skip
     earlier = runs.earlier_run(output_root, recipe.group, env.name, request, resume, resume_from)
+    samples = draw(space, population_size * num_populations, "qmc_sobol", seed)
     if earlier is not None and earlier.finished and not dry_run:
         log.info("%s has finished, nothing is left to do", earlier.directory)
+        mend_derived(earlier.directory, samples)
         return runs.completed(earlier.directory, plot, anew=False)
-    samples = draw(space, population_size * num_populations, "qmc_sobol", seed)
     memory = runs.memory_limit(memory_limit_gib) if earlier is None else earlier.memory
     lanes = _planned(env, length, defaults, samples, seed, num_devices, memory, save_policies)
     if dry_run:

@@ -131,7 +131,7 @@ def optimize(
     info = runs.describe_run(recipe, env, length, overrides, recipe.space, seed, lanes.plan, lanes.mesh)
     info |= {"request": request, "planned_memory": lanes.planner.memory, "num_trials": num_trials}
     info["command"] = info["command"] and without_password(info["command"])
-    place = runs.run_directory(earlier, output_root, recipe.group, env.name, resume)
+    place = runs.run_directory(earlier, output_root, recipe.group, env.name, resume, shared)
     with place as directory, resumable(directory):
         log.info("results go to %s; the plan:\n%s", directory, lanes.plan.describe())
         with reachable():

@@ -142,7 +142,7 @@ def _mend(path: Path, content: bytes) -> None:
     if b"\n" in lost:
         aside = path.with_name(f"{path.name}.damaged")
         aside.write_bytes(content)
-        log.warning("%s is damaged after %d bytes: trials go on from there, all of it is kept in %s", path, good, aside)
+        log.warning("%s is damaged after %d bytes: it is cut off there, all of it is kept in %s", path, good, aside)
     os.truncate(path, good)
 
 
@@ -167,7 +167,7 @@ def warn_of_damage(path: Path) -> None:
     """Names a journal that is not there or cannot be read to its end."""
     content = path.read_bytes() if path.exists() else b""
     if content == b"" or _good(content) < len(content):
-        log.warning("%s is damaged: the search cannot be made longer; all its results are there", path)
+        log.warning("%s is damaged: the search may not be made longer; all its results are there", path)
 
 
 def without_password(text: str) -> str:

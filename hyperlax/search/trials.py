@@ -294,21 +294,26 @@ class Trials:
         raise RunFailed(f"{MOST_REFUSED} trials one after the other cannot be trained, the last because: {refusal}")
 
     def _next_trial(self) -> FrozenTrial | None:
-        if not self._recorded and len(self.study.trials()) >= self._num_trials:
+        recorded = self._next_recorded()
+        if recorded is None and len(self.study.trials()) >= self._num_trials:
             self._recorded.extend(self.study.take_over())
-        while self._recorded:
-            trial = self._recorded.popleft()
-            if not trial.params and trial.number >= self._num_trials:
-                self.study.finish(trial, "FAILED", None)  # one too many, see below
-            elif trial.params or not trial.state.is_finished():
-                return trial
-        if len(self.study.trials()) >= self._num_trials:
-            return None
+            return self._next_recorded()
+        if recorded is not None:
+            return recorded
         trial = self.study.create()
         if trial.number >= self._num_trials:  # another process was faster
             self.study.finish(trial, "FAILED", None)
             return None
         return trial
+
+    def _next_recorded(self) -> FrozenTrial | None:
+        while self._recorded:
+            trial = self._recorded.popleft()
+            if not trial.params and trial.number >= self._num_trials:
+                self.study.finish(trial, "FAILED", None)  # one too many, see above
+            elif trial.params or not trial.state.is_finished():
+                return trial
+        return None
 
     def _made(self, trial: FrozenTrial, values: Mapping[str, Any]) -> Running:
         hyperparams = self._configured(values)

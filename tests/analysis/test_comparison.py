@@ -85,6 +85,12 @@ def test_namesakes_are_told_apart_by_recipe_and_by_where_they_lie(tree, tmp_path
     }  # fmt: skip
 
 
+def test_namesakes_in_directories_of_no_order_are_told_apart(tmp_path):
+    for folder in ("x", "y"):
+        make(tmp_path / folder / "run", "ppo", 10)
+    assert [entry.family for entry in collect([tmp_path])] == ["ppo_mlp", "ppo_mlp (2)"]
+
+
 def test_what_diverged_or_failed_counts_as_the_worst_of_all_families(tree, tmp_path, caplog):
     make(tmp_path / "a", "sac", 40, ends={10: "DIVERGED", 9: "FAILED"})  # both had high returns before
     make(tmp_path / "b", "dqn", 70, count=4, ends=dict.fromkeys(range(4), "DIVERGED"), network="tmlp")
@@ -98,6 +104,22 @@ def test_what_diverged_or_failed_counts_as_the_worst_of_all_families(tree, tmp_p
     plot_comparison([by_family["sac_mlp"]], tmp_path / "plots", formats=("svg",))
     curves = pd.read_csv(tmp_path / "plots" / "learning_curves.csv")
     assert curves["y"].iloc[-1] == np.median([*range(40, 51), worst])  # each as far as it came, then as the worst
+
+
+def test_a_configuration_is_the_worst_from_where_its_first_seed_is_lost(tmp_path):
+    samples = [Sample(i, {"lr": 0.1 * i}) for i in range(2)]
+    info = {"algorithm": "ppo", "network": "mlp", "recipe": "ppo_mlp", "environment": "e", "budget_steps": 30}
+    with RunWriter(tmp_path, info, samples, [0, 1]) as writer:
+        for i, seed, status, steps in (
+            (0, 0, "COMPLETED", (10, 20, 30)), (0, 1, "COMPLETED", (10, 20, 30)),
+            (1, 0, "COMPLETED", (10, 20, 30)), (1, 1, "DIVERGED", (10,)),
+        ):  # fmt: skip
+            key = {"sample_id": i, "seed": seed}
+            writer.evaluations([{**key, "grid_step": s, "mean_return": 100.0 * i + s} for s in steps])
+            writer.lane_finished(i, seed, status, 30)
+    plot_comparison(collect([tmp_path]), tmp_path / "plots", formats=("svg",))
+    curves = pd.read_csv(tmp_path / "plots" / "learning_curves.csv")
+    assert curves["y"].tolist() == [60.0, 20.0, 30.0]  # of 10 and 110, then of 20 and 30 alone: the other is the worst
 
 
 def test_a_family_without_any_return_is_said_and_kept(tree, tmp_path, caplog):
@@ -179,6 +201,14 @@ def test_families_over_those_environments_that_most_of_them_have(tree, tmp_path)
     table = overall(collect([tree, tmp_path]))
     assert set(table["family"]) == {"ppo_mlp", "dqn_mlp"}
     assert set(table["environments"]) == {"gymnax.cartpole, gymnax.pendulum"}
+
+
+def test_what_families_have_in_common_need_be_no_ones_all(tmp_path):
+    for family, environments in (("ppo", "abc"), ("dqn", "abd")):
+        for environment in environments:
+            make(tmp_path / family / environment / "run", family, 10, environment=environment)
+    table = overall(collect([tmp_path]))
+    assert set(table["family"]) == {"ppo_mlp", "dqn_mlp"} and set(table["environments"]) == {"a, b"}
 
 
 def test_few_configurations_are_warned_of(tree, tmp_path, caplog):

@@ -212,8 +212,8 @@ def test_what_cannot_be_is_refused(changes, message):
 # --- with real lanes -----------------------------------------------------------------------------
 
 SETTINGS = dict(
-    population_size=4, num_populations=2, overrides={"epochs": 1, "num_minibatches": 2}, run_length=5120,
-    num_evaluations=5, num_eval_episodes=2, winner_seeds=2, plot=False, progress=False,
+    population_size=4, num_populations=2, exploit_every=1, overrides={"epochs": 1, "num_minibatches": 2},
+    run_length=5120, num_evaluations=5, num_eval_episodes=2, winner_seeds=2, plot=False, progress=False,
 )  # fmt: skip
 
 
@@ -325,6 +325,18 @@ def test_what_is_damaged_in_a_population_that_has_finished_is_named_and_made_aga
     for table in ("evaluations", "metrics", "lanes"):
         one, other = (getattr(run, table).drop(columns=WALL, errors="ignore") for run in (whole, again))
         pd.testing.assert_frame_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["samples.csv", "summary.csv"])
+def test_what_can_be_written_again_costs_no_member_of_a_population_its_training(whole, tmp_path, caplog, name):
+    shutil.copytree(whole.path.parents[2], tmp_path / "there")
+    (directory,) = (tmp_path / "there").glob("*/gymnax_cartpole/run_001")
+    (directory / name).write_bytes(b"\x00\xff\n" * 40)
+    before = (directory / "run.json").read_bytes()
+    train(tmp_path / "there", resume=True)
+    assert f"{name} is damaged: it is written again" in caplog.text
+    assert (directory / name).read_bytes() == (whole.path / name).read_bytes()
+    assert (directory / "run.json").read_bytes() == before
 
 
 def test_bad_populations_are_refused(tmp_path):
