@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -347,3 +348,20 @@ def test_a_circuit_as_actor_and_a_perceptron_as_critic(tmp_path):
         circuit(4, 5) + critic, circuit(2, 1) + 4 * 8 + 8 + 9
     ]  # fmt: skip
     assert int(hyperlax.load_policy(run.path, 1)(np.zeros(4, np.float32))) in (0, 1)
+
+
+def test_a_run_whose_updates_pass_several_evaluations_at_once_is_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Each point has its row, and several are at the same step: that is no damage."""
+    ask = partial(
+        hyperlax.sweep, "ppo_mlp", "gymnax.cartpole", num_samples=1, num_seeds=1, run_length=1024, num_evaluations=4,
+        num_eval_episodes=1, overrides={"total_num_envs": 8, "rollout_length": 128, "epochs": 1}, output_root=tmp_path,
+        plot=False, progress=False, resume=True,
+    )  # fmt: skip
+    run = ask()
+    assert len(run.evaluations) == 4 and run.evaluations["env_steps"].nunique() == 1
+    written = (run.path / "lanes.csv").stat().st_mtime_ns
+    again = ask()
+    assert again.path == run.path and (run.path / "lanes.csv").stat().st_mtime_ns == written
+    assert "damaged" not in caplog.text

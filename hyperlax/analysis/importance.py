@@ -55,6 +55,8 @@ def importances(entry: Entry, resamples: int = RESAMPLES) -> pd.DataFrame:
         raise UserError("the importance of hyperparameters needs the package optuna: pip install 'hyperlax[search]'")
     returns = entry.scores
     names = [name for name in entry.hyperparameters if entry.summary[name].astype(str).nunique() > 1]
+    if entry.run is not None and entry.run.info.get("matrices"):
+        names = []  # rows of a design depend on each other, and have Sobol indices
     if len(returns) < FEWEST_SAMPLES or not names or entry.lost.all() or not np.isfinite(returns).all():
         return pd.DataFrame(columns=list(COLUMNS))
     rng = np.random.default_rng(0)

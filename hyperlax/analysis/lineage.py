@@ -36,7 +36,8 @@ def lineage_drawing(run: Run) -> Drawing | None:
     line = pd.DataFrame(ancestry(lineage.to_dict("records"), best))
     own = lineage[lineage["population"] == line["population"].iloc[0]]
     names = _most_moved(own, [str(name) for name in own.columns if name not in LINEAGE_COLUMNS])
-    title = f"Population {line['population'].iloc[0]}: thick, the line of member {best}; orange, states taken up"
+    population = line["population"].iloc[0]
+    title = f"Population {population}: thick, the line of member {best}, the best at the end; orange, states taken up"
     return Drawing(title, (10, 7 if names else 4), partial(_draw, run, own, line, names))
 
 

@@ -101,6 +101,7 @@ def _draw(table: pd.DataFrame, figure: Figure) -> pd.DataFrame:
     axes.set_yticks(places, [label_of(name) for name in shown["hyperparameter"]])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set(xlabel="share of the variance")
+    low, high = axes.get_xlim()  # of few rows intervals go far beyond all that shares can be
+    axes.set(xlabel="share of the variance", xlim=(max(low, -0.25), min(high, 1.25)))
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return table

@@ -79,7 +79,9 @@ def _columns(panels: int) -> int:
 def _draw_slices(entry: Entry, names: list[str], weights: dict[str, float], figure: Figure) -> pd.DataFrame:
     columns = _columns(len(names))
     grid = figure.subplots(-(-len(names) // columns), columns, sharey=True, squeeze=False)
-    points = entry.reached.sort_values("final_return", ascending=False, na_position="last", ignore_index=True)
+    points = entry.reached.sort_values(
+        "final_return", ascending=False, na_position="last", kind="stable", ignore_index=True
+    )
     tables = []
     for axes, name in zip(grid.flatten(), names, strict=False):
         panel = points[["sample_id", "status"]].assign(x=points[name], y=points["final_return"], panel=name)
@@ -194,7 +196,8 @@ def _draw_parallel(entry: Entry, names: list[str], figure: Figure) -> pd.DataFra
     from matplotlib.colors import Normalize
 
     axes = figure.subplots()
-    table = entry.reached.sort_values("final_return", na_position="first", ignore_index=True)  # the best above all
+    # The best above all; of equal ones that which stands first in the summary.
+    table = entry.reached.iloc[::-1].sort_values("final_return", na_position="first", kind="stable", ignore_index=True)
     returns = table["final_return"].to_numpy(float)
     finite = np.isfinite(returns)
     worst = np.where(finite, returns, returns[finite].min())

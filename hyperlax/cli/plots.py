@@ -23,7 +23,11 @@ def plot_benchmark(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="DIR", help="Where pictures go; plots/ in the first path by default."),
+        typer.Option(
+            "--output",
+            metavar="DIR",
+            help="Where pictures go; by default plots/ in the path, of several plots_compared/ in the first.",
+        ),
     ] = None,
     goals: Annotated[
         list[str] | None,
@@ -56,7 +60,8 @@ def plot_benchmark(
 
     entries = collect(results)
     first = results[0]
-    folder = output if output is not None else (first if first.is_dir() else first.parent) / "plots"
+    below = "plots" if len(results) == 1 else "plots_compared"  # a benchmark's own are in the former
+    folder = output if output is not None else (first if first.is_dir() else first.parent) / below
     wanted = {name: _number(name, text) for name, text in options.assignments("--goals", goals).items()}
     drawn = draw_report(entries, folder, f"Results of {', '.join(map(str, results))}", wanted)
     comparison.warn_of_few(entries)

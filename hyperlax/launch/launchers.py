@@ -21,6 +21,7 @@ from hyperlax.launch.benchmark import work
 log = logging.getLogger(__name__)
 
 LAUNCHERS = ("local", "slurm", "ray")
+_INSTALL = {"slurm": "'hyperlax[slurm]'", "ray": "ray"}
 
 
 def check_launcher(name: str, workers: int, settings: Mapping[str, str], submits: bool = True) -> None:
@@ -29,7 +30,7 @@ def check_launcher(name: str, workers: int, settings: Mapping[str, str], submits
         raise unknown("launcher", name, LAUNCHERS)
     package = {"slurm": "submitit", "ray": "ray"}.get(name)
     if package is not None and importlib.util.find_spec(package) is None:
-        raise UserError(f"launcher '{name}' needs the package {package}: pip install {package}")
+        raise UserError(f"launcher '{name}' needs the package {package}: pip install {_INSTALL[name]}")
     if name == "local" and workers != 1:
         raise UserError(f"--workers {workers}: the local launcher is one process, which uses all devices")
     if name == "local" and settings:

@@ -334,12 +334,13 @@ def _incomplete(
         key, last, status = (int(number[0]), int(number[1])), float(row["env_steps"]), row["status"]
         if key not in settled:
             continue
-        points, trained = set(evaluations.get(key, [])), set(metrics.get(key, []))
+        rows = evaluations.get(key, [])  # an update that passes several points of the grid is evaluated once for each
+        points, trained = set(rows), set(metrics.get(key, []))
         # What diverged was not evaluated then; what was pruned may have ended between two evaluations.
         at_end = {last} if status == "COMPLETED" else set()
         evaluated = (trained - ({last} if status == "DIVERGED" else set())) | at_end
         policy = policy_path(directory, *key)
-        cut_short = points < evaluated or (status == "COMPLETED" and len(points) != num_evaluations)
+        cut_short = points < evaluated or (status == "COMPLETED" and len(rows) != num_evaluations)
         if not at_end <= points or (complete and cut_short):
             missing[key] = "evaluations.csv"
         elif not at_end <= trained or (complete and trained < points | at_end):

@@ -94,7 +94,6 @@ def open_storage(where: str | os.PathLike[str], own: bool = False) -> BaseStorag
 def _journal(path: Path, own: bool) -> BaseStorage:
     lock = _Lock(path.with_name(f".{path.name}.lock"))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
         try:
             content = path.read_bytes() if path.exists() else b""

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 STATUS, PRUNED_AT, WORKER = "status", "pruned_at", "worker"  # attributes of a trial
 _REQUEST = "hyperlax"  # attribute of a study
+_MOST_DIFFERENCES = 4  # that are named
 _LOOK_EVERY = 10.0  # seconds: for the trials of workers that are no more
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -314,7 +315,8 @@ def _differences(found: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> 
             ]
         elif there != here:
             lines.append(f"{name} {there} there, {here} here")
-    return "; ".join(lines)
+    more = [f"and {len(lines) - _MOST_DIFFERENCES} more"] if len(lines) > _MOST_DIFFERENCES else []
+    return "; ".join(lines[:_MOST_DIFFERENCES] + more)
 
 
 @contextlib.contextmanager
