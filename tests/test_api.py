@@ -350,10 +350,8 @@ def test_a_circuit_as_actor_and_a_perceptron_as_critic(tmp_path):
     assert int(hyperlax.load_policy(run.path, 1)(np.zeros(4, np.float32))) in (0, 1)
 
 
-def test_a_run_whose_updates_pass_several_evaluations_at_once_is_whole(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
-    """Each point has its row, and several are at the same step: that is no damage."""
+def test_updates_that_pass_several_evaluations_are_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Each point has its row, and several are at the same step."""
     ask = partial(
         hyperlax.sweep, "ppo_mlp", "gymnax.cartpole", num_samples=1, num_seeds=1, run_length=1024, num_evaluations=4,
         num_eval_episodes=1, overrides={"total_num_envs": 8, "rollout_length": 128, "epochs": 1}, output_root=tmp_path,
