@@ -41,7 +41,7 @@ sweep: $(CORE) ## train 64 mixed configurations of CartPole; prints a table and 
 	$(BIN)/hyperlax sweep-hp-samples $(SWEEP)
 
 test: $(DEV) ## run the tests (TESTS="-m slow" for the slow ones, TESTS=tests/cli for a part)
-	$(BIN)/python -m pytest -n $(JOBS) $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS) # a file makes what its tests share once
 
 lint: $(DEV) ## check style, formatting and types
 	$(BIN)/ruff check .

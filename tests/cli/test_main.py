@@ -141,7 +141,7 @@ def test_help_takes_less_than_half_a_second() -> None:
 def test_a_failure_of_the_machine_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "results/run.json")
 
     monkeypatch.setattr("hyperlax.launch.launchers.check_launcher", full)
