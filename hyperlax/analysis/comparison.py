@@ -19,7 +19,7 @@ import pandas as pd
 
 from hyperlax.analysis import statistics
 from hyperlax.analysis.collection import Entry, environments
-from hyperlax.analysis.figures import COLOURS, FORMATS, LINES, MARKERS, beside, picture, write_numbers
+from hyperlax.analysis.figures import COLOURS, FORMATS, LINES, MARKERS, beside, picture, write_numbers, writing_to
 from hyperlax.analysis.tables import is_numeric, label_of
 from hyperlax.errors import UserError, unknown
 
@@ -61,15 +61,12 @@ def plot_comparison(entries: Sequence[Entry], folder: Path, formats: Sequence[st
     if len(entries) == 1:
         del pictures["performance_profiles"]
     styles, drawn = _styles(entries), {}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing_to(folder):
         for name, (title, draw, has_some) in pictures.items():
             height = _HEIGHT if draw is not draw_correlations else _height_of_correlations(entries)
             some = [entry for entry in entries if has_some(entry)]
             if some:
                 drawn[title] = _figure(some, draw, title, folder / name, formats, height, styles)
-    except OSError as error:
-        raise UserError(f"'{folder}': cannot write there: {error.strerror}") from None
     return drawn
 
 
@@ -108,12 +105,10 @@ class Tables(NamedTuple):
             UserError: the folder cannot be written.
         """
         files = {"aggregates": self.aggregates, "improvement": self.improvements, "overall": self.overall}
-        try:
+        with writing_to(folder):
             for name, table in files.items():
                 if len(table):
                     write_numbers(table, folder / name)
-        except OSError as error:
-            raise UserError(f"'{folder}': cannot write there: {error.strerror}") from None
 
 
 def tables(entries: Sequence[Entry], goals: Mapping[str, float] | None = None) -> Tables:

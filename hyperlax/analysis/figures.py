@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from hyperlax.errors import UserError
 from hyperlax.results.storage import write_atomic
 
 if TYPE_CHECKING:
@@ -93,6 +94,20 @@ def picture(stem: Path, title: str, size: tuple[float, float], formats: Sequence
             figure.savefig(content, dpi=_DOTS_PER_INCH, format=kind, metadata=metadata)
             figure.set_layout_engine("none")  # the same layout in all formats; it takes most of the time
             write_atomic(beside(stem, kind), content.getvalue())
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Makes a folder for what is drawn.
+
+    Raises:
+        UserError: it cannot be made, or something cannot be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"'{folder}': cannot write there: {error.strerror}") from None
 
 
 def write_numbers(numbers: pd.DataFrame, stem: Path) -> None:

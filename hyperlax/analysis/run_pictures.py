@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from hyperlax.analysis.collection import Entry
-from hyperlax.analysis.figures import FORMATS, Drawing
+from hyperlax.analysis.figures import FORMATS, Drawing, writing_to
 from hyperlax.analysis.importance import COLUMNS, importances
 from hyperlax.analysis.lineage import lineage_drawing
 from hyperlax.analysis.sensitivity import sensitivity_drawing
@@ -47,11 +47,8 @@ def plot_run(
     Raises:
         UserError: the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing_to(folder):
         return {drawing.title: drawing.write(folder / name, formats) for name, drawing in _drawings(entry, only)}
-    except OSError as error:
-        raise UserError(f"'{folder}': cannot write there: {error.strerror}") from None
 
 
 def _drawings(entry: Entry, only: Collection[str]) -> Iterable[tuple[str, Drawing]]:
